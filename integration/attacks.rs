@@ -1,0 +1,626 @@
+//! Known attacks on container runtimes, tried for real. The image and the program in the container are hostile; what is
+//! checked is that nothing on the host was read, written or left.
+//!
+//! The "host" of an attack is a directory of the test with a canary in it, never a real directory of the machine.
+
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sys::stat::Mode;
+use serde_json::{Value, json};
+
+use crate::bundle::{Bundle, Seen, within};
+use crate::harness::{Case, Outcome, skip};
+use crate::runtime::Output;
+use crate::{ensure, tests};
+
+tests![
+    dev_as_a_link_makes_nothing_on_the_host,
+    proc_and_sys_as_links_are_refused,
+    nothing_but_proc_is_mounted_on_proc,
+    a_link_in_a_destination_is_resolved_inside,
+    a_link_as_the_destination_is_resolved_inside,
+    links_of_var_run_style_work,
+    a_destination_swapped_for_a_link_stays_inside,
+    cwd_by_an_inherited_fd_is_refused,
+    exec_cwd_by_an_inherited_fd_is_refused,
+    inherited_fds_do_not_reach_the_container,
+    a_link_for_dev_null_does_not_unmask,
+    a_link_for_dev_null_gets_no_output,
+    passwd_and_group_as_fifos_do_not_hang,
+    passwd_is_read_inside,
+    a_huge_passwd_is_no_problem,
+    a_numeric_user_is_never_a_name,
+    odd_values_of_exec_user_are_refused,
+    groups_of_the_caller_are_dropped,
+    the_environment_of_the_caller_stays_outside,
+    a_variable_without_value_imports_nothing,
+    signals_of_the_caller_are_reset,
+    the_runtime_can_not_be_overwritten,
+    exec_does_not_expose_the_host_to_the_container,
+    a_reused_pid_is_not_killed,
+    the_state_is_private,
+    exec_cgroup_can_not_leave_the_container,
+    a_fake_fd_directory_does_not_keep_the_root_writable,
+    exec_adds_no_inheritable_capability,
+    the_pid_file_does_not_follow_a_link;
+    serial: core_pattern_and_friends_are_untouched,
+];
+
+/// A directory that plays the host, with a canary in it.
+fn host(case: &Case) -> Outcome<PathBuf> {
+    let dir = case.dir.join("host");
+    fs::create_dir_all(&dir)?;
+    fs::write(dir.join("canary"), "of the host")?;
+    Ok(dir)
+}
+
+/// The host has to hold its canary and nothing else.
+fn untouched(host: &Path) -> Outcome {
+    let mut names: Vec<_> = fs::read_dir(host)?.flatten().map(|entry| entry.file_name()).collect();
+    names.sort();
+    ensure!(names == ["canary"], "on the host there are {names:?}");
+    ensure!(fs::read_to_string(host.join("canary"))? == "of the host", "the canary has changed");
+    Ok(())
+}
+
+fn tmpfs(destination: &str) -> Value {
+    json!({"destination": destination, "type": "tmpfs", "source": "tmpfs"})
+}
+
+/// The facts, if the container ran; an error is a fine answer to an attack, a hang is not.
+fn seen_if_it_ran(output: &Output) -> Outcome<Option<Seen>> {
+    ensure!(!output.stderr.contains("panicked"), "{output}");
+    if output.status == 0 { output.seen().map(Some) } else { Ok(None) }
+}
+
+fn dev_as_a_link_makes_nothing_on_the_host(case: &Case) -> Outcome {
+    // runc 1.1.5 and crun 1.8.1 made nodes and links in the host's directory (CVE-2026-41579, CVE-2026-47766).
+    let host = host(case)?;
+    for readonly in [false, true] {
+        let bundle = case.bundle()?.with("/root/readonly", json!(readonly));
+        fs::remove_dir(bundle.rootfs().join("dev"))?;
+        symlink(&host, bundle.rootfs().join("dev"))?;
+        seen_if_it_ran(&bundle.run(case)?)?;
+        untouched(&host)?;
+    }
+    Ok(())
+}
+
+fn proc_and_sys_as_links_are_refused(case: &Case) -> Outcome {
+    let host = host(case)?;
+    for (name, kind) in [("proc", "proc"), ("sys", "sysfs")] {
+        for target in [host.as_path(), Path::new("tmp"), Path::new("/tmp")] {
+            let bundle = case.bundle()?;
+            let mount = json!({"destination": format!("/{name}"), "type": kind, "source": kind});
+            let bundle = bundle.with("/mounts", json!([mount]));
+            fs::remove_dir(bundle.rootfs().join(name))?;
+            symlink(target, bundle.rootfs().join(name))?;
+            bundle.run(case)?.fails(1, name)?;
+            untouched(&host)?;
+        }
+    }
+    Ok(())
+}
+
+fn nothing_but_proc_is_mounted_on_proc(case: &Case) -> Outcome {
+    let host = host(case)?;
+    for destination in
+        ["/proc", "/proc/self/attr", "/proc/sys", "/proc/self", "/proc/sys/kernel", "/proc/../proc/sys", "/p/sys", "/p"]
+    {
+        let mount = json!({"destination": destination, "type": "bind", "source": host, "options": ["bind"]});
+        let bundle = case.bundle()?.with("/mounts/-", mount);
+        symlink("/proc", bundle.rootfs().join("p"))?;
+        bundle.run(case)?.fails(1, "").map_err(|stop| within(stop, destination))?;
+    }
+    // The root itself is no mount point either.
+    case.bundle()?.with("/mounts/-", tmpfs("/")).run(case)?.fails(1, "").map(drop)
+}
+
+fn a_link_in_a_destination_is_resolved_inside(case: &Case) -> Outcome {
+    let host = host(case)?;
+    let up = format!("{}{}", "../".repeat(20), host.strip_prefix("/").unwrap_or(&host).display());
+    for target in [host.to_string_lossy().into_owned(), up] {
+        let bundle = case.bundle()?.with("/mounts/-", tmpfs("/link/sub"));
+        symlink(&target, bundle.rootfs().join("link"))?;
+        seen_if_it_ran(&bundle.run(case)?)?;
+        untouched(&host)?;
+    }
+    Ok(())
+}
+
+fn a_link_as_the_destination_is_resolved_inside(case: &Case) -> Outcome {
+    let host = host(case)?;
+    let mounts = || fs::read_to_string("/proc/self/mountinfo");
+    let before = mounts()?.lines().count();
+    for (link, mount) in [
+        (host.clone(), tmpfs("/link")),
+        (host.join("new"), tmpfs("/link")),
+        (
+            host.join("canary"),
+            json!({"destination": "/link", "type": "bind", "source": "/etc/hostname", "options": ["bind"]}),
+        ),
+        (
+            host.join("new"),
+            json!({"destination": "/link", "type": "bind", "source": "/etc/hostname", "options": ["bind"]}),
+        ),
+    ] {
+        let bundle = case.bundle()?.with("/mounts/-", mount);
+        symlink(&link, bundle.rootfs().join("link"))?;
+        seen_if_it_ran(&bundle.run(case)?)?;
+        untouched(&host)?;
+    }
+    ensure!(mounts()?.lines().filter(|line| line.contains(&case.tag)).count() == 0, "something is mounted ({before})");
+    Ok(())
+}
+
+fn links_of_var_run_style_work(case: &Case) -> Outcome {
+    // Images have /var/run -> /run and the like; refusing every link would break them.
+    for (target, expected) in [("/run", "/run/sub"), ("../run", "/run/sub")] {
+        let bundle = case.bundle()?.with("/mounts/-", tmpfs("/var/run/sub"));
+        symlink(target, bundle.rootfs().join("var/run"))?;
+        bundle.see(case)?.mount(expected).map_err(|why| format!("{target}: {why}"))?;
+    }
+    Ok(())
+}
+
+/// Exchanges two names atomically; nix has no wrapper for it with musl.
+#[allow(unsafe_code, reason = "a system call without a safe wrapper")]
+fn exchange(one: &CStr, other: &CStr) {
+    // SAFETY: both are strings that end in NUL, and the kernel only reads them.
+    unsafe {
+        let cwd = libc::AT_FDCWD;
+        libc::syscall(libc::SYS_renameat2, cwd, one.as_ptr(), cwd, other.as_ptr(), libc::RENAME_EXCHANGE);
+    }
+}
+
+/// Swaps two names as fast as it can until told to stop, as another container with a shared volume would.
+fn swapping(one: &Path, other: &Path, action: impl FnOnce() -> Outcome) -> Outcome {
+    let stop = AtomicBool::new(false);
+    let name = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).map_err(std::io::Error::from);
+    let (one, other) = (name(one)?, name(other)?);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                exchange(&one, &other);
+            }
+        });
+        let outcome = action();
+        stop.store(true, Ordering::Relaxed);
+        outcome
+    })
+}
+
+fn a_destination_swapped_for_a_link_stays_inside(case: &Case) -> Outcome {
+    // CVE-2021-30465 and CVE-2024-45310: a directory between the check and the mount becomes a link to the host.
+    let host = host(case)?;
+    let bundle = case.bundle()?.probe(&["--quiet"]);
+    let rootfs = bundle.rootfs();
+    fs::create_dir(rootfs.join("a"))?;
+    symlink(format!("{}{}", "../".repeat(20), host.strip_prefix("/").unwrap_or(&host).display()), rootfs.join("b"))?;
+    let mount = json!({"destination": "/a/new", "type": "bind", "source": "/etc/hostname", "options": ["bind"]});
+    let bundle = bundle.with("/mounts/-", tmpfs("/a/dir/sub")).with("/mounts/-", mount);
+    bundle.write()?;
+    swapping(&rootfs.join("a"), &rootfs.join("b"), || {
+        for _ in 0..40 {
+            seen_if_it_ran_quietly(&case.run(&bundle.run_arguments())?)?;
+            untouched(&host)?;
+        }
+        Ok(())
+    })
+}
+
+fn seen_if_it_ran_quietly(output: &Output) -> Outcome {
+    ensure!(!output.stderr.contains("panicked") && output.status <= 1, "{output}");
+    Ok(())
+}
+
+fn cwd_by_an_inherited_fd_is_refused(case: &Case) -> Outcome {
+    // CVE-2024-21626: a directory of the host is open in the runtime, and cwd leads to it by number.
+    let host = host(case)?;
+    for number in 3..=20 {
+        let bundle = case.bundle()?.with("/process/cwd", json!(format!("/proc/self/fd/{number}")));
+        let bundle = bundle.probe(&["--list", "."]);
+        bundle.write()?;
+        let output = case.runtime(&bundle.run_arguments()).inheriting(&host, number..=number)?.go()?;
+        no_canary(&output, number)?;
+    }
+    Ok(())
+}
+
+fn no_canary(output: &Output, number: i32) -> Outcome {
+    ensure!(!output.stdout.contains("canary"), "fd {number} led to the host: {output}");
+    if output.status == 0 {
+        // What it may be instead is a directory of the container.
+        let seen = output.seen()?;
+        ensure!(seen.get("/cwd").as_str().is_some_and(|cwd| cwd.starts_with('/')), "fd {number}: {}", seen.get("/cwd"));
+    }
+    Ok(())
+}
+
+fn exec_cwd_by_an_inherited_fd_is_refused(case: &Case) -> Outcome {
+    let host = host(case)?;
+    let container = case.run_detached(&case.bundle()?.probe(&["--quiet", "--hold"]))?;
+    for number in 3..=20 {
+        let cwd = format!("/proc/self/fd/{number}");
+        let invocation = case.runtime(&["exec", "--cwd", &cwd, &container.id, "/probe", "--list", "."]);
+        no_canary(&invocation.inheriting(&host, number..=number)?.go()?, number)?;
+    }
+    container.end()
+}
+
+fn only_standard_fds(seen: &Seen) -> Outcome {
+    let fds = seen.get("/fds").as_array().cloned().unwrap_or_default();
+    let numbers: Vec<_> = fds.iter().filter_map(|fd| fd.get("fd")?.as_i64()).collect();
+    ensure!(numbers == [0, 1, 2], "the fds are {fds:?}");
+    Ok(())
+}
+
+fn inherited_fds_do_not_reach_the_container(case: &Case) -> Outcome {
+    let host = host(case)?;
+    let bundle = case.bundle()?.probe(&["--hold"]);
+    bundle.write()?;
+    let mut arguments = bundle.run_arguments().to_vec();
+    arguments.insert(1, "--detach".to_owned());
+    let output = case.runtime(&arguments).inheriting(&host, 3..=30)?.go()?.succeeds()?;
+    let text = (0..200).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        fs::read_to_string(&output.stdout_path).ok().filter(|text| text.ends_with('\n'))
+    });
+    let text = text.ok_or("the container printed nothing")?;
+    only_standard_fds(&Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?))?;
+    let invocation = case.runtime(&["exec", &bundle.id, "/probe"]).inheriting(&host, 3..=30)?;
+    only_standard_fds(&invocation.go()?.succeeds()?.seen()?)?;
+    case.delete_force(&bundle.id)
+}
+
+fn a_link_for_dev_null_does_not_unmask(case: &Case) -> Outcome {
+    // CVE-2025-31133: the mask is a bind of the container's own /dev/null, which the image has made a link.
+    let volume = case.dir.join("volume");
+    fs::create_dir(&volume)?;
+    symlink("/secret", volume.join("null"))?;
+    let mount = json!({"destination": "/dev", "type": "bind", "source": volume, "options": ["bind"]});
+    let bundle = case.bundle()?.with("/mounts/-", mount).with("/linux/maskedPaths", json!(["/proc/version"]));
+    fs::write(bundle.rootfs().join("secret"), "another file")?;
+    let output = bundle.probe(&["--read", "/proc/version"]).run(case)?;
+    if let Some(seen) = seen_if_it_ran(&output)? {
+        ensure!(seen.text("/proc/version")?.is_empty(), "the mask shows {:?}", seen.text("/proc/version")?);
+    }
+    Ok(())
+}
+
+fn a_link_for_dev_null_gets_no_output(case: &Case) -> Outcome {
+    // CVE-2026-88265: stdio that is /dev/null was opened again inside the container, by name.
+    let volume = case.dir.join("volume");
+    fs::create_dir(&volume)?;
+    fs::write(volume.join("victim"), "")?;
+    symlink("/dev/victim", volume.join("null"))?;
+    let mount = json!({"destination": "/dev", "type": "bind", "source": volume, "options": ["bind"]});
+    let bundle = case.bundle()?.with("/mounts/-", mount).with("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let bundle = bundle.shell("echo into the file; echo there too >&2");
+    bundle.write()?;
+    let shell = "exec \"$@\" >/dev/null 2>/dev/null </dev/null";
+    let invocation = case.program(Path::new("/bin/sh")).args(&["-c", shell, "sh"]).args(&[&case.machine.runtime]);
+    invocation.args(&["--root"]).args(&[&case.root()]).args(&bundle.run_arguments()).go()?;
+    let victim = fs::metadata(volume.join("victim"))?;
+    ensure!(victim.len() == 0 && victim.uid() == 0, "the file has {} bytes, owner {}", victim.len(), victim.uid());
+    Ok(())
+}
+
+fn passwd_and_group_as_fifos_do_not_hang(case: &Case) -> Outcome {
+    for file in ["passwd", "group"] {
+        let bundle = case.bundle()?.probe(&["--quiet", "--hold"]);
+        let path = bundle.rootfs().join("etc").join(file);
+        fs::remove_file(&path)?;
+        nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o666))?;
+        bundle.write()?;
+        let mut arguments = bundle.run_arguments().to_vec();
+        arguments.insert(1, "--detach".to_owned());
+        let output = case.runtime(&arguments).timeout(Duration::from_secs(6)).go()?;
+        if output.status != 0 {
+            output.fails(1, "")?;
+            continue;
+        }
+        for user in ["user", "0", "1000:extra"] {
+            let command = ["exec", "--user", user, &bundle.id, "/probe", "--quiet"];
+            let output = case.runtime(&command).timeout(Duration::from_secs(6)).go()?;
+            ensure!(output.status == 0 || output.status == 255, "{file}: {output}");
+        }
+        case.delete_force(&bundle.id)?;
+    }
+    Ok(())
+}
+
+fn passwd_is_read_inside(case: &Case) -> Outcome {
+    let host = host(case)?;
+    fs::write(host.join("canary"), "root:x:0:0:root:/of-the-host:/bin/sh\n")?;
+    let bundle = case.bundle()?;
+    fs::remove_file(bundle.rootfs().join("etc/passwd"))?;
+    symlink(host.join("canary"), bundle.rootfs().join("etc/passwd"))?;
+    let env = bundle.see(case)?.get("/env").to_string();
+    ensure!(!env.contains("of-the-host"), "HOME is of the host: {env}");
+    Ok(())
+}
+
+fn a_huge_passwd_is_no_problem(case: &Case) -> Outcome {
+    let bundle = case.bundle()?;
+    // Sparse: it has 4 GiB and takes no space.
+    fs::OpenOptions::new().write(true).open(bundle.rootfs().join("etc/passwd"))?.set_len(4 << 30)?;
+    bundle.write()?;
+    let output = case.runtime(&bundle.run_arguments()).timeout(Duration::from_secs(10)).go()?;
+    ensure!(output.status == 0 || output.status == 1 && output.is_one_line().is_ok(), "{output}");
+    Ok(())
+}
+
+fn a_numeric_user_is_never_a_name(case: &Case) -> Outcome {
+    // CVE-2016-3697: the image has a user whose *name* is 1000 and whose id is 0.
+    let bundle = case.bundle()?.with("/process/user", json!({"uid": 1000, "gid": 1000})).probe(&["--hold"]);
+    fs::write(bundle.rootfs().join("etc/passwd"), "1000:x:0:0::/root:/bin/sh\n")?;
+    fs::write(bundle.rootfs().join("etc/group"), "1000:x:0:\n")?;
+    let container = case.run_detached(&bundle)?;
+    let init = container.prints("\n")?;
+    ensure!(init.contains("\"euid\":1000"), "{init}");
+    for user in ["1000", "1000:1000"] {
+        let seen = case.run(&["exec", "--user", user, &container.id, "/probe"])?.succeeds()?.seen()?;
+        seen.is("/ids/uid", &json!(1000))?;
+    }
+    container.end()
+}
+
+fn odd_values_of_exec_user_are_refused(case: &Case) -> Outcome {
+    let container = case.run_detached(&case.bundle()?.probe(&["--quiet", "--hold"]))?;
+    for user in [
+        "", "-1", "4294967296", "4294967295", "1:-5", "1:", ":1", ":", "0x0", " 1", "1 ", "+1", "1.5", "1:1:1",
+        "99999999999999999999", "1:4294967295", "1,2",
+    ] {
+        let output = case.run(&["exec", "--user", user, &container.id, "/probe"])?;
+        let ids = output.seen().map(|seen| seen.get("/ids").to_string()).unwrap_or_default();
+        ensure!(output.status == 255, "--user {user:?} gave status {} and {ids}", output.status);
+        output.is_one_line()?;
+    }
+    container.end()
+}
+
+fn groups_of_the_caller_are_dropped(case: &Case) -> Outcome {
+    let bundle = case.bundle()?.probe(&["--hold"]);
+    bundle.write()?;
+    let groups = || Ok(nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(4242)])?);
+    let mut arguments = bundle.run_arguments().to_vec();
+    arguments.insert(1, "--detach".to_owned());
+    let output = case.runtime(&arguments).before_exec(groups).go()?.succeeds()?;
+    let seen = case.runtime(&["exec", &bundle.id, "/probe"]).before_exec(groups).go()?.succeeds()?.seen()?;
+    seen.is("/ids/groups", &json!([]))?;
+    let text = fs::read_to_string(&output.stdout_path)?;
+    Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?).is("/ids/groups", &json!([]))?;
+    case.delete_force(&bundle.id)
+}
+
+fn the_environment_of_the_caller_stays_outside(case: &Case) -> Outcome {
+    let bundle = case.bundle()?.with("/process/env", json!(["ONLY=this", "HOME=/"])).probe(&["--hold"]);
+    bundle.write()?;
+    let mut arguments = bundle.run_arguments().to_vec();
+    arguments.insert(1, "--detach".to_owned());
+    let odd = [("SECRET", "of the host"), ("GLIBC_TUNABLES", "x=y"), ("LISTEN_PIDS", "1"), ("GOTRACEBACK", "all")];
+    let with = |invocation| odd.iter().fold(invocation, |all: crate::runtime::Invocation, (name, value)| {
+        all.env(name, value)
+    });
+    let output = with(case.runtime(&arguments)).go()?.succeeds()?;
+    let seen = with(case.runtime(&["exec", &bundle.id, "/probe"])).go()?.succeeds()?.seen()?;
+    seen.is("/env", &json!(["ONLY=this", "HOME=/"]))?;
+    let text = fs::read_to_string(&output.stdout_path)?;
+    let init = Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?);
+    init.is("/env", &json!(["ONLY=this", "HOME=/"]))?;
+    case.delete_force(&bundle.id)
+}
+
+fn a_variable_without_value_imports_nothing(case: &Case) -> Outcome {
+    for entry in ["CORTEN_IT", "", "=x"] {
+        let bundle = case.bundle()?.with("/process/env", json!([entry, "HOME=/"]));
+        let output = bundle.run(case)?;
+        ensure!(output.status <= 1 && !output.stdout.contains("CORTEN_IT=ct"), "{entry:?}: {output}");
+    }
+    let container = case.run_detached(&case.bundle()?.probe(&["--quiet", "--hold"]))?;
+    let output = case.run(&["exec", "--env", "CORTEN_IT", &container.id, "/probe"])?;
+    ensure!(!output.stdout.contains("CORTEN_IT=ct"), "{output}");
+    container.end()
+}
+
+fn signals_of_the_caller_are_reset(case: &Case) -> Outcome {
+    let expected = json!({"blocked": [], "ignored": []});
+    let bundle = case.bundle()?.probe(&["--hold"]);
+    bundle.write()?;
+    let mut arguments = bundle.run_arguments().to_vec();
+    arguments.insert(1, "--detach".to_owned());
+    let output = case.runtime(&arguments).with_odd_signals().go()?.succeeds()?;
+    let seen = case.runtime(&["exec", &bundle.id, "/probe"]).with_odd_signals().go()?.succeeds()?.seen()?;
+    seen.is("/signals", &expected).map_err(|why| format!("exec: {why}"))?;
+    let text = fs::read_to_string(&output.stdout_path)?;
+    let init = Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?);
+    init.is("/signals", &expected).map_err(|why| format!("run: {why}"))?;
+    case.delete_force(&bundle.id)
+}
+
+/// All capabilities that Docker gives, which are no help in getting out.
+fn docker_caps(bundle: Bundle) -> Bundle {
+    let set = json!(["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID"]);
+    bundle.with("/process/capabilities", json!({"bounding": set, "effective": set, "permitted": set}))
+}
+
+fn the_runtime_can_not_be_overwritten(case: &Case) -> Outcome {
+    // CVE-2019-5736. The runtime is a copy of this test, so that a success harms nobody.
+    let copy = case.dir.join("runtime");
+    fs::copy(&case.machine.runtime, &copy)?;
+    let before = (fs::metadata(&copy)?, fs::read(&copy)?);
+    let bundle = docker_caps(case.bundle()?).probe(&["--attack-exe", "3"]);
+    let script = bundle.rootfs().join("script");
+    fs::write(&script, "#!/proc/self/exe\n")?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    bundle.write()?;
+    let root = case.root();
+    let own = |arguments: &[&str]| {
+        let invocation = case.program(&copy).args(&["--root"]).args(&[&root]);
+        invocation.args(arguments).timeout(Duration::from_secs(8)).go()
+    };
+    let dir = bundle.dir.to_string_lossy();
+    let output = own(&["run", "--detach", "--bundle", &dir, &bundle.id])?.succeeds()?;
+    for _ in 0..15 {
+        own(&["exec", &bundle.id, "/script"])?;
+        own(&["exec", &bundle.id, "/proc/self/exe", "--version"])?;
+    }
+    let text = (0..500).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        fs::read_to_string(&output.stdout_path).ok().filter(|text| text.ends_with('\n'))
+    });
+    let seen = Seen(serde_json::from_str(&text.ok_or("the attacker does not end")?).map_err(|error| error.to_string())?);
+    own(&["delete", "--force", &bundle.id])?.succeeds()?;
+    let attack = seen.answer("attack-exe", "3");
+    if attack.get("tried").and_then(Value::as_u64) <= Some(10) && !case.machine.is_corten() {
+        return skip("a dynamic runtime does not execute itself in this rootfs, so that there was nothing to attack");
+    }
+    ensure!(attack.get("tried").and_then(Value::as_u64) > Some(10), "the attack did not take place: {attack}");
+    let file = json!([before.0.dev(), before.0.ino()]);
+    let opened = attack.get("opened").and_then(Value::as_array).is_some_and(|all| all.contains(&file));
+    ensure!(!opened, "the runtime's own file could be opened for writing: {attack}");
+    ensure!(fs::read(&copy)? == before.1, "the runtime was overwritten");
+    Ok(())
+}
+
+fn exec_does_not_expose_the_host_to_the_container(case: &Case) -> Outcome {
+    // CVE-2016-9962: a process that joins the container still holds a directory of the host.
+    let host = host(case)?;
+    let canary = host.join("canary");
+    let bundle = docker_caps(case.bundle()?).probe(&["--spy", &format!("3:{}", canary.display())]);
+    let container = case.run_detached(&bundle)?;
+    for _ in 0..30 {
+        container.exec(&["/bin/true"])?;
+    }
+    let text = container.prints("\n")?;
+    let seen = Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?);
+    let spied = seen.get("/spy").as_object().and_then(|all| all.values().next()).cloned().unwrap_or_default();
+    ensure!(spied.get("looked").and_then(Value::as_u64) > Some(10), "nobody spied: {spied}");
+    ensure!(spied.get("reached") == Some(&json!([])), "the host was reached: {spied}");
+    container.wait()?;
+    container.delete()
+}
+
+fn a_reused_pid_is_not_killed(case: &Case) -> Outcome {
+    // In a pid namespace of its own, where the next pid can be chosen: the container's process ends, a stranger gets
+    // its number, and neither kill nor delete may touch the stranger.
+    let bundle = case.bundle()?.probe(&["--quiet", "--hold"]);
+    bundle.write()?;
+    let script = format!(
+        "rt() {{ '{}' --root '{}' \"$@\"; }}\n\
+         rt run -d --pid-file $PWD/pid --bundle '{}' {id} >/dev/null || exit 90\n\
+         p=$(cat pid); kill -9 $p; sleep 0.2\n\
+         [ ! -e /proc/$p ] || exit 91\n\
+         echo $((p - 1)) >/proc/sys/kernel/ns_last_pid; sleep 1000 & \n\
+         [ $! = $p ] || exit 92\n\
+         rt kill {id} KILL 2>/dev/null; rt delete --force {id} || exit 93\n\
+         sleep 0.1; kill -0 $p || exit 94; kill -9 $p\n",
+        case.machine.runtime.display(),
+        case.root().display(),
+        bundle.dir.display(),
+        id = bundle.id,
+    );
+    let arguments = ["--pid", "--fork", "--mount-proc", "sh", "-c", &script];
+    let output = case.program(Path::new("/usr/bin/unshare")).args(&arguments).go()?;
+    ensure!(output.status != 94, "the stranger was killed: {output}");
+    if output.status == 92 {
+        return skip("another process took the pid");
+    }
+    output.succeeds().map(drop)
+}
+
+fn the_state_is_private(case: &Case) -> Outcome {
+    let root = case.dir.join("new-root");
+    let bundle = case.bundle()?;
+    bundle.write()?;
+    let own = |arguments: &[&str]| case.program(&case.machine.runtime).args(&["--root"]).args(&[&root]).args(arguments).go();
+    own(&["create", "--bundle", &bundle.dir.to_string_lossy(), &bundle.id])?.succeeds()?;
+    let mut open = Vec::new();
+    let mode = fs::metadata(&root)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        open.push(format!("--root has mode {mode:o}"));
+    }
+    let mut pending = vec![root.clone()];
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(&dir)?.flatten() {
+            let found = entry.metadata()?;
+            // Below a private directory the x bit of another one opens nothing.
+            if found.permissions().mode() & 0o066 != 0 && !found.is_symlink() {
+                open.push(format!("{} has mode {:o}", entry.path().display(), found.permissions().mode()));
+            }
+            if found.is_dir() {
+                pending.push(entry.path());
+            }
+        }
+    }
+    own(&["delete", "--force", &bundle.id])?.succeeds()?;
+    ensure!(open.is_empty(), "{open:?}");
+    Ok(())
+}
+
+fn exec_cgroup_can_not_leave_the_container(case: &Case) -> Outcome {
+    let container = case.run_detached(&case.docker_like()?.probe(&["--quiet", "--hold"]))?;
+    let sibling = format!("../{}-sibling", container.id);
+    for path in ["..", "../..", sibling.as_str(), "a/../../b", "/.."] {
+        let output = case.run(&["exec", "--cgroup", path, &container.id, "/probe"])?;
+        ensure!(output.status == 255, "--cgroup {path}: {output}");
+    }
+    container.end()
+}
+
+fn a_fake_fd_directory_does_not_keep_the_root_writable(case: &Case) -> Outcome {
+    // CVE-2026-115521: the read-only remount went through the image's own /proc/self/fd.
+    let bundle = case.bundle()?.with("/mounts", json!([])).with("/root/readonly", json!(true));
+    let fake = bundle.rootfs().join("proc/self/fd");
+    fs::create_dir_all(&fake)?;
+    for number in 0..64 {
+        symlink("/tmp", fake.join(number.to_string()))?;
+    }
+    let output = bundle.probe(&["--write", "/", "--write", "/tmp"]).run(case)?;
+    if let Some(seen) = seen_if_it_ran(&output)? {
+        seen.answers("write", "/", &json!("EROFS"))?;
+        seen.answers("write", "/tmp", &json!("EROFS"))?;
+    }
+    Ok(())
+}
+
+fn exec_adds_no_inheritable_capability(case: &Case) -> Outcome {
+    let bundle = docker_caps(case.bundle()?).with("/process/noNewPrivileges", json!(true));
+    let container = case.run_detached(&bundle.probe(&["--quiet", "--hold"]))?;
+    let command = ["exec", "--cap", "CAP_NET_RAW", &container.id, "/probe"];
+    let seen = case.run(&command)?.succeeds()?.seen()?;
+    seen.is("/capabilities/inheritable", &json!([]))?;
+    seen.is("/capabilities/ambient", &json!([]))?;
+    let effective = seen.get("/capabilities/effective").to_string();
+    ensure!(effective.contains("CAP_NET_RAW") && effective.contains("CAP_CHOWN"), "effective is {effective}");
+    seen.is("/no_new_privs", &json!(1))?;
+    container.end()
+}
+
+fn the_pid_file_does_not_follow_a_link(case: &Case) -> Outcome {
+    let host = host(case)?;
+    let link = case.dir.join("pid");
+    symlink(host.join("canary"), &link)?;
+    let bundle = case.bundle()?.probe(&["--quiet"]);
+    bundle.write()?;
+    let link = link.to_string_lossy();
+    let dir = bundle.dir.to_string_lossy();
+    case.run(&["run", "--pid-file", &link, "--bundle", &dir, &bundle.id])?;
+    untouched(&host)
+}
+
+fn core_pattern_and_friends_are_untouched(case: &Case) -> Outcome {
+    let files = ["/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sys/net/ipv4/ip_forward"];
+    let read = || files.map(|file| fs::read_to_string(file).unwrap_or_default());
+    let before = read();
+    let script = "for f in /proc/sys/kernel/core_pattern /proc/sys/kernel/hostname; do echo x >$f; done; true";
+    case.docker_like()?.shell(script).run(case)?.succeeds()?;
+    ensure!(read() == before, "they are {:?}", read());
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! The integration suite: the real binary on real bundles, looked at from inside and from outside.
+//!
+//! ```text
+//! cargo test --test integration [-- [--view host|v2] [--list] [--jobs N] [SUBSTRING ...]]
+//! CORTEN_UNDER_TEST=/usr/sbin/runc cargo test --test integration      the same tests on another runtime
+//! ```
+//!
+//! Needs root. Everything happens in a private mount namespace; `--view v2` replaces the machine's cgroup mounts there
+//! by one cgroup2. Each test has a directory, a `--root` and container ids of its own, and fails when it leaves anything
+//! behind. What another runtime is known to do differently is listed in `known-differences.tsv`.
+
+mod attacks;
+mod broken_input;
+mod bundle;
+mod cgroups;
+mod devices;
+mod docker_like;
+mod harness;
+mod hooks;
+mod leftovers;
+mod lifecycle;
+mod masks;
+mod mounts;
+mod namespaces;
+mod process;
+mod runtime;
+mod seccomp;
+
+/// The table of tests: one module for each topic.
+const MODULES: &[(&str, &[harness::Test])] = &[
+    ("lifecycle", lifecycle::TESTS),
+    ("process", process::TESTS),
+    ("mounts", mounts::TESTS),
+    ("namespaces", namespaces::TESTS),
+    ("devices", devices::TESTS),
+    ("cgroups", cgroups::TESTS),
+    ("seccomp", seccomp::TESTS),
+    ("masks", masks::TESTS),
+    ("hooks", hooks::TESTS),
+    ("docker_like", docker_like::TESTS),
+    ("broken_input", broken_input::TESTS),
+    ("attacks", attacks::TESTS),
+];
+
+fn main() -> std::process::ExitCode {
+    harness::main(MODULES)
+}

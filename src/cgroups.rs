@@ -1,0 +1,369 @@
+//! Control groups: where the container's are, what was made for it, and what is removed with it.
+//!
+//! v1 and v2 differ in who does what when, so each has a file of its own with the same functions; the choice is made
+//! once, by [`Layout::detect`]. Nobody writes a pid to `cgroup.procs`: that waits for an RCU grace period, 15 ms on an
+//! idle machine. On v2 the child is born in its cgroup, on v1 it writes 0 to the `tasks` files that the parent opened.
+//!
+//! The crate cgroups-rs reads the mounts of v1 and drives the freezer; limits are written here, each with one write.
+
+pub mod devices;
+pub mod resources;
+mod v1;
+mod v2;
+
+use crate::error::{Context, Error, Result};
+use crate::rootfs::path::clean;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::{AccessFlags, Pid};
+use oci_spec::runtime::LinuxResources;
+use resources::Resources;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Where a single unified hierarchy is mounted; nobody puts it elsewhere.
+const UNIFIED: &str = "/sys/fs/cgroup";
+
+/// `linux.cgroupsPath` and `linux.resources`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// None: chosen by the runtime from the container's id.
+    path: Option<PathBuf>,
+    pub resources: Resources,
+}
+
+impl Config {
+    /// Checks path and resources.
+    pub fn new(path: Option<&Path>, resources: Option<&LinuxResources>) -> Result<Config> {
+        let path = path.filter(|path| !path.as_os_str().is_empty());
+        if path.is_some_and(|path| path.as_os_str().as_encoded_bytes().contains(&0)) {
+            return Err(Error::new("config.json: /linux/cgroupsPath: contains a NUL character"));
+        }
+        if path.is_some_and(|path| clean(path) == Path::new("/")) {
+            return Err(Error::new("config.json: /linux/cgroupsPath: cannot be the root of the hierarchy"));
+        }
+        Ok(Config { path: path.map(Path::to_path_buf), resources: Resources::new(resources)? })
+    }
+}
+
+/// How this machine mounts its hierarchies.
+pub enum Layout {
+    /// cgroup v2 alone.
+    Unified,
+    /// cgroup v1, each hierarchy where it is mounted; a cgroup2 beside them (hybrid) is one of them.
+    Legacy(Vec<v1::Hierarchy>),
+}
+
+impl Layout {
+    /// Looks at what is mounted.
+    pub fn detect() -> Result<Layout> {
+        let root = statfs(UNIFIED).context(|| format!("statfs {UNIFIED}"))?;
+        if root.filesystem_type() == CGROUP2_SUPER_MAGIC {
+            return Ok(Layout::Unified);
+        }
+        let hierarchies = v1::hierarchies()?;
+        match hierarchies.is_empty() {
+            true => Err(Error::new("no cgroup hierarchy is mounted")),
+            false => Ok(Layout::Legacy(hierarchies)),
+        }
+    }
+}
+
+/// The container's directory in one hierarchy, as it is recorded before it is made.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Directory {
+    /// The controllers of the hierarchy as its mount point is named (`cpu,cpuacct`), `unified` for cgroup2.
+    pub hierarchy: String,
+    pub path: PathBuf,
+    /// The topmost directory of the path that did not exist: from there on everything is ours to remove. None: the
+    /// cgroup existed, and stays when the container goes.
+    pub made_from: Option<PathBuf>,
+}
+
+/// The container's cgroups: what `delete` needs to know, written into the state before anything is made.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Cgroups {
+    /// Whether there is one hierarchy, of v2.
+    pub unified: bool,
+    pub directories: Vec<Directory>,
+}
+
+/// What the child needs to get into its cgroups, and what `attach_cgroups` shows of them.
+pub struct Entrance {
+    /// v2: the directory to be born in.
+    pub into: Option<OwnedFd>,
+    /// v1: the `tasks` files to write 0 to.
+    pub tasks: Vec<OwnedFd>,
+}
+
+/// What a mount of type cgroup shows.
+pub enum View {
+    /// The v2 hierarchy.
+    Unified,
+    /// The container's directory of each v1 hierarchy.
+    Legacy(Vec<Shown>),
+}
+
+/// One hierarchy in the container's /sys/fs/cgroup.
+pub struct Shown {
+    /// `cpu,cpuacct`
+    pub name: String,
+    /// A detached copy of the container's directory in it.
+    pub tree: OwnedFd,
+}
+
+impl Cgroups {
+    /// Decides where the container's cgroups are and looks which of them exist; one that is in use is refused.
+    pub fn locate(layout: &Layout, config: &Config, id: &str) -> Result<Cgroups> {
+        let (unified, paths) = match layout {
+            Layout::Unified => (true, vec![("unified".to_string(), v2::path(config.path.as_deref(), id)?)]),
+            Layout::Legacy(hierarchies) => (false, v1::paths(hierarchies, config.path.as_deref(), id)?),
+        };
+        let mut directories = Vec::with_capacity(paths.len());
+        for (hierarchy, (mount, below)) in paths {
+            let (path, made_from) = (mount.join(&below), first_missing(&mount, &below)?);
+            if made_from.is_none() {
+                refuse_if_used(&path)?;
+            }
+            directories.push(Directory { hierarchy, path, made_from });
+        }
+        Ok(Cgroups { unified, directories })
+    }
+
+    /// Makes the directories; on v2 also applies the limits, for the child will be born in them.
+    pub fn make(&self, resources: &Resources) -> Result<Entrance> {
+        if self.unified { v2::make(self, resources) } else { v1::make(self) }
+    }
+
+    /// What can only be applied beside or after the clone: on v1 all limits, on v2 devices and the number of processes.
+    pub fn limit(&self, resources: &Resources) -> Result<()> {
+        if self.unified { v2::limit(self, resources) } else { v1::limit(self, resources) }
+    }
+
+    /// Opens what a cgroup mount of the container shows.
+    pub fn view(&self) -> Result<View> {
+        if self.unified { Ok(View::Unified) } else { v1::view(self) }
+    }
+
+    /// The way for a further process into the container's cgroups.
+    pub fn enter(&self) -> Result<Entrance> {
+        if self.unified { v2::enter(self) } else { v1::enter(self) }
+    }
+
+    /// The processes in the container's cgroups and below them.
+    pub fn processes(&self) -> Result<Vec<Pid>> {
+        let Some(directory) = self.directories.first() else { return Ok(Vec::new()) };
+        let mut pids = Vec::new();
+        collect_processes(&directory.path, &mut pids)?;
+        Ok(pids)
+    }
+
+    /// How many processes of the container the kernel has killed for lack of memory, if it tells.
+    pub fn oom_kills(&self) -> Option<u64> {
+        let (hierarchy, file) = if self.unified { ("unified", "memory.events") } else { ("memory", "memory.oom_control") };
+        let directory = self.directories.iter().find(|directory| directory.hierarchy == hierarchy)?;
+        let text = std::fs::read_to_string(directory.path.join(file)).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    }
+
+    /// Whether the processes are paused.
+    pub fn is_frozen(&self) -> bool {
+        let (hierarchy, file) = if self.unified { ("unified", "cgroup.freeze") } else { ("freezer", "freezer.state") };
+        let Some(directory) = self.directories.iter().find(|directory| directory.hierarchy == hierarchy) else {
+            return false;
+        };
+        std::fs::read_to_string(directory.path.join(file))
+            .is_ok_and(|state| matches!(state.trim(), "1" | "FROZEN" | "FREEZING"))
+    }
+
+    /// Kills every process in cgroups that were made for this container, and waits until they are gone.
+    pub fn kill(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut pause = Duration::from_micros(200);
+        while self.directories.iter().any(|directory| directory.made_from.is_some()) && !self.processes()?.is_empty() {
+            if self.unified { v2::kill(self)? } else { v1::kill(self)? }
+            if Instant::now() > deadline {
+                return Err(Error::new("processes of the container are still there 10 s after SIGKILL"));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Removes what was made for this container, sub-cgroups of the payload included; reports what stays.
+    pub fn remove(&self) -> Result<()> {
+        let mut first_error = None;
+        for directory in &self.directories {
+            let Some(top) = &directory.made_from else { continue };
+            let removed = remove_tree(&directory.path, 0)
+                .context(|| format!("remove cgroup {}", directory.path.display()))
+                .and_then(|()| remove_parents(&directory.path, top));
+            if let Err(error) = removed {
+                first_error.get_or_insert(error);
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+}
+
+/// The first directory on the way from `mount` down `below` that does not exist.
+fn first_missing(mount: &Path, below: &Path) -> Result<Option<PathBuf>> {
+    let mut path = mount.to_path_buf();
+    for component in below.components() {
+        path.push(component);
+        match nix::unistd::access(&path, AccessFlags::F_OK) {
+            Ok(()) => {}
+            Err(Errno::ENOENT) => return Ok(Some(path)),
+            Err(errno) => return Err(Error::from(errno).context(format!("look for cgroup {}", path.display()))),
+        }
+    }
+    Ok(None)
+}
+
+/// A cgroup that existed before must be empty and running, or the container would share it with strangers.
+fn refuse_if_used(path: &Path) -> Result<()> {
+    let mut pids = Vec::new();
+    collect_processes(path, &mut pids)?;
+    if !pids.is_empty() {
+        return Err(Error::new(format!("container's cgroup is not empty: {} process(es) found", pids.len()))
+            .hint(path.display()));
+    }
+    let frozen = |file: &str, value: &str| {
+        std::fs::read_to_string(path.join(file)).is_ok_and(|state| state.trim() == value)
+    };
+    if frozen("cgroup.freeze", "1") || frozen("freezer.state", "FROZEN") {
+        return Err(Error::new("container's cgroup unexpectedly frozen").hint(path.display()));
+    }
+    Ok(())
+}
+
+/// The pids of `cgroup.procs` in a directory and all below it; one that is gone has none.
+fn collect_processes(path: &Path, pids: &mut Vec<Pid>) -> Result<()> {
+    let what = || format!("read cgroup {}", path.display());
+    let list = match std::fs::read_to_string(path.join("cgroup.procs")) {
+        Ok(list) => list,
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+            // A threaded cgroup of v2 lists its processes at the root of its domain only.
+            Some(Errno::EOPNOTSUPP) => String::new(),
+            _ => return Err(error).context(what),
+        },
+    };
+    pids.extend(list.lines().filter_map(|line| line.parse().ok()).map(Pid::from_raw));
+    for name in subdirectories(path).context(what)? {
+        collect_processes(&path.join(name), pids)?;
+    }
+    Ok(())
+}
+
+fn subdirectories(path: &Path) -> Result<Vec<std::ffi::OsString>> {
+    let mut names = Vec::new();
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(names),
+        Err(error) => return Err(error.into()),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            names.push(entry.file_name());
+        }
+    }
+    Ok(names)
+}
+
+/// Removes a cgroup and those below it. A cgroup whose last process has just ended may be busy for a moment.
+fn remove_tree(path: &Path, depth: u32) -> Result<()> {
+    if depth > 256 {
+        return Err(Error::new("more than 256 levels of cgroups"));
+    }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut pause = Duration::from_micros(100);
+    loop {
+        match rmdir(path) {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+            Err(Errno::EBUSY | Errno::ENOTEMPTY) if Instant::now() < deadline => {}
+            Err(errno) => return Err(Error::from(errno).context("rmdir")),
+        }
+        for name in subdirectories(path)? {
+            remove_tree(&path.join(name), depth + 1)?;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Removes the parents that were made for the container, unless others have come to use them.
+fn remove_parents(path: &Path, top: &Path) -> Result<()> {
+    for parent in path.ancestors().skip(1).take_while(|parent| parent.starts_with(top)) {
+        match rmdir(parent) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(Errno::EBUSY | Errno::ENOTEMPTY) => return Ok(()),
+            Err(errno) => return Err(Error::from(errno).context(format!("remove cgroup {}: rmdir", parent.display()))),
+        }
+    }
+    Ok(())
+}
+
+fn rmdir(path: &Path) -> nix::Result<()> {
+    nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, path, nix::unistd::UnlinkatFlags::RemoveDir)
+}
+
+/// Makes the directories of a path that are missing, and opens its end. Another corten may be removing empty parents
+/// at the same time, hence the second look.
+fn make_directory(directory: &Directory) -> Result<OwnedFd> {
+    let what = || format!("make cgroup {}", directory.path.display());
+    for _ in 0..16 {
+        if let Some(top) = &directory.made_from {
+            let mut missing: Vec<&Path> =
+                directory.path.ancestors().take_while(|path| path.starts_with(top)).collect();
+            missing.reverse();
+            for path in missing {
+                match nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755)) {
+                    Ok(()) => {}
+                    // The leaf is ours alone; a parent may be made by several at once.
+                    Err(Errno::EEXIST) if path != directory.path => {}
+                    Err(Errno::ENOENT) => break,
+                    Err(errno) => return Err(Error::from(errno).context("mkdir").context(what())),
+                }
+            }
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        match nix::fcntl::open(&directory.path, flags, Mode::empty()) {
+            Ok(fd) => return Ok(fd),
+            Err(Errno::ENOENT) if directory.made_from.is_some() => {}
+            Err(errno) => return Err(Error::from(errno).context("open").context(what())),
+        }
+    }
+    Err(Error::from(Errno::EBUSY).context(what()).hint("somebody keeps removing its parents"))
+}
+
+/// Writes one value to a file of a cgroup.
+fn write(directory: BorrowedFd<'_>, file: &str, value: &str) -> Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let what = || format!("write {value:?} to {file} of the container's cgroup");
+    let fd = openat(directory, file, flags, Mode::empty()).map_err(|errno| {
+        let error = Error::from(errno).context(what());
+        let controller = file.split('.').next().unwrap_or_default();
+        if errno == Errno::ENOENT { error.hint(format!("is the controller {controller} there?")) } else { error }
+    })?;
+    nix::unistd::write(&fd, value.as_bytes()).context(what)?;
+    Ok(())
+}
+
+/// The cgroup of this process in each hierarchy, by its controllers (cgroups(7), /proc/[pid]/cgroup).
+fn own_cgroups() -> Result<HashMap<String, String>> {
+    cgroups_rs::fs::cgroup::get_cgroups_relative_paths()
+        .map_err(|error| Error::new(format!("read /proc/self/cgroup: {error}").to_lowercase()))
+}
+
+/// Whether a file exists in a cgroup.
+fn has_file(directory: BorrowedFd<'_>, file: &str) -> bool {
+    nix::unistd::faccessat(directory, file, AccessFlags::F_OK, AtFlags::empty()).is_ok()
+}

@@ -1,0 +1,226 @@
+//! cgroup v1 and hybrid: every hierarchy where it is mounted, the child joining by itself through `tasks`.
+
+use super::resources::Resources;
+use super::{Cgroups, Entrance, Shown, UNIFIED, View, devices, has_file, make_directory, own_cgroups, write};
+use crate::error::{Context, Error, Result};
+use crate::rootfs::path::clean;
+use crate::sys;
+use cgroups_rs::fs::freezer::FreezerController;
+use cgroups_rs::fs::hierarchies::mountinfo_self;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::signal::{Signal, kill as send};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// One mounted hierarchy.
+pub struct Hierarchy {
+    /// The last component of its mount point, which by convention names its controllers.
+    name: String,
+    mount: PathBuf,
+    /// What of the hierarchy is mounted there, usually `/`.
+    root: PathBuf,
+    /// The key of its line in /proc/[pid]/cgroup: its controllers, `name=systemd`, or nothing for cgroup2.
+    key: String,
+}
+
+/// The hierarchies below /sys/fs/cgroup, each once.
+pub fn hierarchies() -> Result<Vec<Hierarchy>> {
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for mount in mountinfo_self() {
+        let Ok(name) = mount.mount_point.strip_prefix(UNIFIED) else { continue };
+        let Some(name) = name.to_str().filter(|name| !name.is_empty() && !name.contains('/')) else { continue };
+        let known = |option: &&String| !matches!(option.as_str(), "rw" | "ro" | "xattr" | "noprefix" | "clone_children");
+        let named = mount.super_opts.iter().find(|option| option.starts_with("name="));
+        let key = match named {
+            Some(name) => name.clone(),
+            None => mount.super_opts.iter().filter(known).cloned().collect::<Vec<_>>().join(","),
+        };
+        let name = name.to_string();
+        found.retain(|hierarchy| hierarchy.name != name);
+        found.push(Hierarchy { name, mount: mount.mount_point, root: mount.mount_root, key });
+    }
+    let unified = Path::new(UNIFIED).join("unified");
+    if statfs(&unified).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC) {
+        let (name, root, key) = ("unified".to_string(), PathBuf::from("/"), String::new());
+        found.push(Hierarchy { name, mount: unified, root, key });
+    }
+    Ok(found)
+}
+
+/// For each hierarchy its mount point and the container's path below it: an absolute cgroupsPath counts from the mount
+/// point, a relative one from the runtime's own cgroup.
+pub fn paths(hierarchies: &[Hierarchy], given: Option<&Path>, id: &str) -> Result<Vec<(String, (PathBuf, PathBuf))>> {
+    let given = given.unwrap_or(Path::new(id));
+    let own = if given.is_absolute() { None } else { Some(own_cgroups()?) };
+    let mut paths = Vec::with_capacity(hierarchies.len());
+    for hierarchy in hierarchies {
+        let base = match &own {
+            Some(own) => {
+                let path = own.get(&hierarchy.key).or_else(|| own.get(&hierarchy.name)).map_or("/", String::as_str);
+                let path = Path::new(path);
+                path.strip_prefix(&hierarchy.root).unwrap_or(path.strip_prefix("/").unwrap_or(path)).to_path_buf()
+            }
+            None => PathBuf::new(),
+        };
+        let below = clean(given).strip_prefix("/").map(|below| base.join(below)).unwrap_or_default();
+        paths.push((hierarchy.name.clone(), (hierarchy.mount.clone(), below)));
+    }
+    Ok(paths)
+}
+
+/// Makes the directories and opens their `tasks`; the limits come beside the child's work.
+pub fn make(cgroups: &Cgroups) -> Result<Entrance> {
+    let mut tasks = Vec::with_capacity(cgroups.directories.len());
+    for directory in &cgroups.directories {
+        let fd = make_directory(directory)?;
+        if directory.hierarchy.split(',').any(|controller| controller == "cpuset") {
+            inherit_cpuset(fd.as_fd(), &directory.path)?;
+        }
+        tasks.push(open_tasks(fd.as_fd(), &directory.hierarchy)?);
+    }
+    Ok(Entrance { into: None, tasks })
+}
+
+/// Opens the `tasks` files of cgroups that exist.
+pub fn enter(cgroups: &Cgroups) -> Result<Entrance> {
+    let mut tasks = Vec::with_capacity(cgroups.directories.len());
+    for directory in &cgroups.directories {
+        let path = directory.path.join(tasks_file(&directory.hierarchy));
+        let fd = openat(AT_FDCWD, &path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .context(|| format!("open {}", path.display()))?;
+        tasks.push(fd);
+    }
+    Ok(Entrance { into: None, tasks })
+}
+
+/// cgroup2 has no `tasks`, and its `cgroup.threads` takes no process from another domain.
+fn tasks_file(hierarchy: &str) -> &'static str {
+    if hierarchy == "unified" { "cgroup.procs" } else { "tasks" }
+}
+
+fn open_tasks(directory: BorrowedFd<'_>, hierarchy: &str) -> Result<OwnedFd> {
+    let file = tasks_file(hierarchy);
+    openat(directory, file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .context(|| format!("open {file} of the container's {hierarchy} cgroup"))
+}
+
+/// A new cpuset has no CPUs and no memory nodes, and takes no process before it has: it gets its parent's, and so do
+/// the parents that were made on the way.
+fn inherit_cpuset(directory: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let read = |path: &Path| {
+            let path = path.join(file);
+            std::fs::read_to_string(&path).context(|| format!("read {}", path.display()))
+        };
+        if !read(path)?.trim().is_empty() {
+            continue;
+        }
+        let mut empty = Vec::new();
+        let mut value = String::new();
+        for ancestor in path.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(UNIFIED)) {
+            value = read(ancestor)?;
+            if !value.trim().is_empty() {
+                break;
+            }
+            empty.push(ancestor.join(file));
+        }
+        for file in empty.iter().rev() {
+            std::fs::write(file, value.trim()).context(|| format!("write {}", file.display()))?;
+        }
+        write(directory, file, value.trim())?;
+    }
+    Ok(())
+}
+
+/// Writes all limits.
+pub fn limit(cgroups: &Cgroups, resources: &Resources) -> Result<()> {
+    let open = |controller: &str| -> Result<Option<OwnedFd>> {
+        let Some(directory) =
+            cgroups.directories.iter().find(|directory| directory.hierarchy.split(',').any(|name| name == controller))
+        else {
+            return Ok(None);
+        };
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let fd = nix::fcntl::open(&directory.path, flags, Mode::empty())
+            .context(|| format!("open {}", directory.path.display()))?;
+        Ok(Some(fd))
+    };
+    let mut writes: Vec<(&str, &str, String)> = Vec::new();
+    let mut set = |controller, file, value: Option<String>| writes.extend(value.map(|value| (controller, file, value)));
+    let memory = &resources.memory;
+    let number = |value: Option<i64>| value.map(|value| value.to_string());
+    set("memory", "memory.limit_in_bytes", number(memory.limit));
+    // Unlimited memory with unlimited swap is what it is already, and not every kernel accounts swap.
+    set("memory", "memory.memsw.limit_in_bytes", number(memory.swap.filter(|swap| *swap != -1 || memory.limit.is_some())));
+    set("memory", "memory.soft_limit_in_bytes", number(memory.reservation));
+    set("memory", "memory.kmem.tcp.limit_in_bytes", number(memory.kernel_tcp));
+    set("memory", "memory.swappiness", memory.swappiness.map(|value| value.to_string()));
+    set("memory", "memory.oom_control", memory.disable_oom_killer.then(|| "1".to_string()));
+    let cpu = &resources.cpu;
+    set("cpu", "cpu.shares", cpu.shares.map(|value| value.to_string()));
+    set("cpu", "cpu.cfs_period_us", cpu.period.map(|value| value.to_string()));
+    set("cpu", "cpu.cfs_quota_us", number(cpu.quota));
+    set("cpu", "cpu.cfs_burst_us", cpu.burst.map(|value| value.to_string()));
+    set("cpu", "cpu.rt_period_us", cpu.realtime_period.map(|value| value.to_string()));
+    set("cpu", "cpu.rt_runtime_us", number(cpu.realtime_runtime));
+    set("cpu", "cpu.idle", number(cpu.idle));
+    set("cpuset", "cpuset.cpus", cpu.cpus.clone());
+    set("cpuset", "cpuset.mems", cpu.mems.clone());
+    let pids = resources.pids.map(|limit| limit.map_or("max".to_string(), |limit| limit.to_string()));
+    set("pids", "pids.max", pids);
+    let mut opened: Option<(&str, OwnedFd)> = None;
+    for (controller, file, value) in writes {
+        if opened.as_ref().is_none_or(|(name, _)| *name != controller) {
+            let fd = open(controller)?.ok_or_else(|| {
+                Error::new(format!("set {file} to {value}: the controller {controller} is not mounted"))
+            })?;
+            opened = Some((controller, fd));
+        }
+        if let Some((_, fd)) = &opened {
+            write(fd.as_fd(), file, &value)?;
+        }
+    }
+    if !resources.unified.is_empty() {
+        return Err(Error::new("config.json: /linux/resources/unified: needs cgroup v2"));
+    }
+    match open("devices")? {
+        Some(directory) => devices::apply_v1(directory.as_fd(), &resources.devices),
+        None => Err(Error::new("restrict devices: the controller devices is not mounted")),
+    }
+}
+
+/// A detached copy of the container's directory in each v1 hierarchy.
+pub fn view(cgroups: &Cgroups) -> Result<View> {
+    let mut shown = Vec::new();
+    for directory in cgroups.directories.iter().filter(|directory| directory.hierarchy != "unified") {
+        let path = CString::new(directory.path.as_os_str().as_encoded_bytes())?;
+        let tree = sys::open_tree_clone(AT_FDCWD, &path, 0)
+            .context(|| format!("open_tree(clone) {}", directory.path.display()))?;
+        shown.push(Shown { name: directory.hierarchy.clone(), tree });
+    }
+    Ok(View::Legacy(shown))
+}
+
+/// SIGKILL to every process, frozen meanwhile so that none can have a child in between; always thawed again.
+pub fn kill(cgroups: &Cgroups) -> Result<()> {
+    let freezer = cgroups.directories.iter().find(|directory| directory.hierarchy == "freezer");
+    let freezer = freezer.map(|directory| FreezerController::new(directory.path.clone(), PathBuf::new(), false));
+    if let Some(freezer) = &freezer {
+        // Freezing only narrows the race; the caller looks again until nobody is left.
+        let _ = freezer.freeze();
+    }
+    let killed = cgroups.processes().map(|pids| pids.iter().for_each(|pid| drop(send(*pid, Signal::SIGKILL))));
+    if let Some(freezer) = &freezer {
+        freezer.thaw().map_err(|error| Error::new(format!("thaw the container: {error}")))?;
+    }
+    killed
+}
+
+/// Whether the kernel accounts swap.
+#[allow(dead_code, reason = "update asks for it")]
+pub fn has_swap(directory: BorrowedFd<'_>) -> bool {
+    has_file(directory, "memory.memsw.limit_in_bytes")
+}

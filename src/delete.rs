@@ -1,0 +1,92 @@
+//! `delete`: removes everything that was made for a container, whatever the moment at which its creation ended, and
+//! nothing else.
+
+use crate::error::{Context, Error, Result};
+use crate::state::{Container, InitProcess, Record, Status};
+use crate::{hooks, sys};
+use nix::fcntl::FlockArg;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// `corten delete [--force] ID`
+pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
+    let container = match Container::find(root, id) {
+        Err(error) if force && is_missing(&error) => return Ok(()),
+        other => other?,
+    };
+    if force {
+        // Without the lock, which a `create` with a hanging hook may hold: with its init dead it ends, too.
+        kill_init(&container)?;
+    }
+    let _lock = match container.lock(FlockArg::LockExclusive) {
+        Err(error) if force && is_missing(&error) => return Ok(()),
+        other => other?,
+    };
+    let Some(record) = container.read_record()? else {
+        // Its creator was killed before it had done anything else.
+        return container.remove();
+    };
+    let (status, _) = container.status(&record)?;
+    if force {
+        return kill_and_remove(&container, &record);
+    }
+    match status {
+        Status::Stopped => {}
+        Status::Created => {
+            return Err(Error::new(format!("cannot delete container {id} that is not stopped: {status}"))
+                .hint("use --force to kill and delete it"));
+        }
+        _ => return Err(Error::new(format!("cannot delete container {id} that is not stopped: {status}"))),
+    }
+    kill_and_remove(&container, &record)
+}
+
+fn is_missing(error: &Error) -> bool {
+    error.to_string() == "container does not exist"
+}
+
+/// Ends the container, removes it and runs its poststop hooks. The caller holds the lock.
+pub fn kill_and_remove(container: &Container, record: &Record) -> Result<()> {
+    kill_init(container)?;
+    let has_init = container.read_init()?.is_some();
+    let removed = remove_all(container, record, has_init);
+    run_poststop(record);
+    removed
+}
+
+/// SIGKILL to init, and nobody else, waiting until it is gone. In a PID namespace of its own it takes all with it.
+fn kill_init(container: &Container) -> Result<()> {
+    let Some(pidfd) = container.read_init()?.map(|init: InitProcess| init.pidfd()).transpose()?.flatten() else {
+        return Ok(());
+    };
+    let what = || format!("kill the init of container {}", container.id);
+    match sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
+        Ok(()) | Err(nix::Error::ESRCH) => {}
+        Err(errno) => return Err(Error::from(errno).context("pidfd_send_signal").context(what())),
+    }
+    let mut wanted = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut wanted, PollTimeout::from(10_000u16)).context(|| "poll").context(what)? {
+        0 => Err(Error::new(format!("{}: it is still there 10 s after SIGKILL", what()))),
+        _ => Ok(()),
+    }
+}
+
+/// Removes cgroups and state. Processes in the cgroups are killed only if init ever entered them: before, there can be
+/// none of ours.
+pub fn remove_all(container: &Container, record: &Record, entered: bool) -> Result<()> {
+    if entered {
+        record.cgroups.kill()?;
+    }
+    // The state goes last: as long as something is left, it tells what.
+    record.cgroups.remove()?;
+    container.remove()
+}
+
+/// The last hooks; one that fails does not keep the others from running, nor the container (runtime.md: lifecycle).
+pub fn run_poststop(record: &Record) {
+    let poststop = record.hooks.poststop().as_deref().unwrap_or_default();
+    if !poststop.is_empty() {
+        hooks::run_all("poststop", poststop, &record.to_json(Status::Stopped, None));
+    }
+}

@@ -1,0 +1,287 @@
+//! `exec`: one more process in a running container, with the same confinement as its init.
+//!
+//! The parent enters the container's mount namespace, and its PID namespace for children, *before* the clone, and leaves
+//! them afterwards. So the child, which a hostile payload can see from its first moment, never had the host's root, a
+//! directory of the host or a descriptor of one (rule R11).
+
+use crate::cli::ExecArgs;
+use crate::error::{Context, Error, Result};
+use crate::init::die_with_parent;
+use crate::plan::{self, Process};
+use crate::process::Confinement;
+use crate::seccomp::Filter;
+use crate::state::{Container, InitProcess, Lock, Record, Status};
+use crate::sync::{self, Message, Socket};
+use crate::sys::{self, Cloned};
+use crate::{create, pidfile, run, selfexe, signals};
+use nix::fcntl::{FlockArg, OFlag, open};
+use nix::sched::CloneFlags;
+use nix::sys::stat::{Mode, umask};
+use oci_spec::runtime::User;
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// `corten exec`; the exit status.
+pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
+    let (id, words) = args.split()?;
+    let container = Container::find(root, &id)?;
+    selfexe::protect()?;
+    create::check_preserved(args.preserve_fds)?;
+    let lock = container.lock(FlockArg::LockShared)?;
+    let record = container.record()?;
+    let (status, init) = container.status(&record)?;
+    match status {
+        Status::Running | Status::Created => {}
+        Status::Paused => {
+            return Err(Error::new("cannot exec in a paused container (use --ignore-paused to override)"));
+        }
+        Status::Stopped => return Err(Error::new("cannot exec in a stopped container")),
+        Status::Creating => return Err(Error::new("cannot exec in a container that is not created yet")),
+    }
+    let process = process(args, &words, &record)?;
+    let init = init.map(|init| init.pidfd().map(|pidfd| pidfd.map(|pidfd| (init, pidfd)))).transpose()?.flatten();
+    let Some((init, init_pidfd)) = init else { return Err(Error::new("cannot exec in a stopped container")) };
+    let joined = Joined::new(&record, init, init_pidfd)?;
+    let (pid, pidfd, socket) = launch(args, &container, &record, &lock, &process, joined)?;
+
+    let outcome = converse(&socket, args, pid);
+    if let Err(error) = outcome {
+        let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+        let _ = nix::sys::wait::waitpid(pid, None);
+        if let Some(file) = &args.pid_file {
+            pidfile::remove(file, pid);
+        }
+        return Err(error.context("unable to start container process"));
+    }
+    drop(lock);
+    if args.detach {
+        return Ok(0);
+    }
+    run::wait(pid, pidfd.as_fd())
+}
+
+/// The process to run: from a file, or the container's own with what the command line changes. The defaults are those
+/// of the configuration that the container was created from, whatever has become of the file since.
+fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Process> {
+    if let Some(file) = &args.process {
+        let bytes = plan::read_config(file)?;
+        let given = plan::parse_process(&bytes, &file.display().to_string())?;
+        return Process::new(&given, &format!("{}: ", file.display()));
+    }
+    if words.is_empty() {
+        return Err(Error::new("exec args cannot be empty"));
+    }
+    let mut process = record.process.clone().unwrap_or_default();
+    let text = |word: &OsString| {
+        word.to_str().map(str::to_string).ok_or_else(|| Error::new(format!("{word:?} is not UTF-8")))
+    };
+    process.set_args(Some(words.iter().map(text).collect::<Result<_>>()?));
+    if let Some(cwd) = &args.cwd {
+        process.set_cwd(cwd.clone());
+    }
+    if !args.env.is_empty() {
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend(args.env.iter().cloned());
+        process.set_env(Some(env));
+    }
+    if let Some(user) = &args.user {
+        let (uid, gid) = parse_user(user)?;
+        let mut changed = User::default();
+        changed.set_uid(uid);
+        changed.set_gid(gid);
+        changed.set_umask(process.user().umask());
+        changed.set_additional_gids(process.user().additional_gids().clone());
+        process.set_user(changed);
+    }
+    Process::new(&process, "exec: ")
+}
+
+/// Rule R17: `UID[:GID]` in plain decimal; a name is never looked up, nor anything guessed. Without a group it is 0.
+fn parse_user(text: &str) -> Result<(u32, u32)> {
+    let number = |part: &str, what: &str| match part.parse::<u32>() {
+        Ok(number) if number != u32::MAX && part.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
+        _ => Err(Error::new(format!("bad {what}: {part:?} is no number between 0 and 4294967294"))),
+    };
+    match text.split_once(':') {
+        Some((uid, gid)) => Ok((number(uid, "uid")?, number(gid, "gid")?)),
+        None => Ok((number(text, "uid")?, 0)),
+    }
+}
+
+/// The container as seen by a process that is about to join it.
+struct Joined {
+    init_pidfd: OwnedFd,
+    /// The namespaces that the parent enters before the clone.
+    before: CloneFlags,
+    /// Those that the child enters after it.
+    after: CloneFlags,
+    /// The way back.
+    own_mounts: OwnedFd,
+    own_cwd: OwnedFd,
+    /// Without a mount namespace of its own the container only has another root.
+    root: Option<OwnedFd>,
+}
+
+impl Joined {
+    fn new(record: &Record, init: InitProcess, init_pidfd: OwnedFd) -> Result<Joined> {
+        let namespaces = record.namespaces();
+        let before = namespaces & (CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID);
+        let path = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = match namespaces.contains(CloneFlags::CLONE_NEWNS) {
+            true => None,
+            false => {
+                let root = format!("/proc/{}/root", init.pid);
+                Some(open(root.as_str(), path, Mode::empty()).context(|| "open the container's root")?)
+            }
+        };
+        let mounts = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        Ok(Joined {
+            init_pidfd,
+            before,
+            after: namespaces & !before,
+            own_mounts: open("/proc/self/ns/mnt", mounts, Mode::empty()).context(|| "open /proc/self/ns/mnt")?,
+            own_cwd: open(".", path, Mode::empty()).context(|| "open the working directory")?,
+            root,
+        })
+    }
+
+    fn enter(&self) -> Result<()> {
+        if self.before.is_empty() {
+            return Ok(());
+        }
+        sys::setns(self.init_pidfd.as_fd(), self.before)
+            .context(|| format!("join the container: setns(pidfd, {:?})", self.before))
+    }
+
+    /// Back to the host's mounts, and for children to our own PID namespace.
+    fn leave(&self) -> Result<()> {
+        if self.before.contains(CloneFlags::CLONE_NEWNS) {
+            sys::setns(self.own_mounts.as_fd(), CloneFlags::CLONE_NEWNS)
+                .context(|| "leave the container's mount namespace: setns")?;
+            nix::unistd::fchdir(&self.own_cwd).context(|| "go back to the working directory: fchdir")?;
+        }
+        Ok(())
+    }
+}
+
+fn launch(
+    args: &ExecArgs,
+    container: &Container,
+    record: &Record,
+    lock: &Lock,
+    process: &Process,
+    joined: Joined,
+) -> Result<(nix::unistd::Pid, OwnedFd, Socket)> {
+    let filter = container.read_filter()?;
+    let entrance = record.cgroups.enter()?;
+    let ignored_signals = signals::ignored()?;
+    let (socket, child_socket) = sync::pair()?;
+    nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
+    joined.enter()?;
+    let cgroup = entrance.into.as_ref().map(AsFd::as_fd);
+    let cloned = sys::clone(CloneFlags::empty(), cgroup).context(|| "make the process: clone3");
+    if let Ok(Cloned::Child) = cloned {
+        let child = Child { args, lock, process, joined, socket: child_socket, tasks: entrance.tasks, filter, ignored_signals };
+        child.run()
+    }
+    joined.leave()?;
+    match cloned? {
+        Cloned::Parent(pid, pidfd) => {
+            if let Some(score) = process.oom_score_adj {
+                create::set_oom_score_adj(pid, score)?;
+            }
+            Ok((pid, pidfd, socket))
+        }
+        Cloned::Child => Err(Error::new("the child came back")),
+    }
+}
+
+/// READY, the pid file, PROCEED, and the end of the conversation by execve.
+fn converse(socket: &Socket, args: &ExecArgs, pid: nix::unistd::Pid) -> Result<()> {
+    match socket.receive()? {
+        Some(Message::Ready) => {}
+        Some(Message::Error(error)) => return Err(error),
+        Some(other) => return Err(Error::new(format!("the process sent {other:?}"))),
+        None => return Err(Error::new("the process ended before it could run the program")),
+    }
+    if let Some(file) = &args.pid_file {
+        pidfile::write(file, pid)?;
+        socket.send(&Message::Proceed)?;
+    }
+    match socket.receive()? {
+        None => Ok(()),
+        Some(Message::Error(error)) => Err(error),
+        Some(other) => Err(Error::new(format!("the process sent {other:?}"))),
+    }
+}
+
+/// The new process.
+struct Child<'a> {
+    args: &'a ExecArgs,
+    lock: &'a Lock,
+    process: &'a Process,
+    joined: Joined,
+    socket: Socket,
+    tasks: Vec<OwnedFd>,
+    filter: Option<Filter>,
+    ignored_signals: u64,
+}
+
+impl Child<'_> {
+    fn run(&self) -> ! {
+        let failure = match self.story() {
+            Ok(never) => match never {},
+            Err(failure) => failure,
+        };
+        let _ = self.socket.send(&Message::Error(failure));
+        sys::exit(255)
+    }
+
+    fn story(&self) -> Result<Infallible> {
+        die_with_parent()?;
+        self.lock.close_inherited();
+        nix::unistd::setsid().context(|| "setsid")?;
+        for tasks in &self.tasks {
+            nix::unistd::write(tasks, b"0").context(|| "enter a cgroup of the container")?;
+        }
+        if !self.joined.after.is_empty() {
+            sys::setns(self.joined.init_pidfd.as_fd(), self.joined.after)
+                .context(|| format!("join the container: setns(pidfd, {:?})", self.joined.after))?;
+        }
+        if let Some(root) = &self.joined.root {
+            crate::rootfs::change_root(root.as_fd())?;
+        }
+        umask(Mode::empty());
+        let confinement = Confinement {
+            process: self.process,
+            filter: self.filter.as_ref(),
+            keyring: None,
+            ignored_signals: self.ignored_signals,
+            make_cwd: false,
+            preserve_fds: self.args.preserve_fds,
+        };
+        let ready = confinement.apply(&[self.socket.as_fd()])?;
+        nix::sys::prctl::set_pdeathsig(None).context(|| "prctl(PR_SET_PDEATHSIG, 0)")?;
+        self.socket.send(&Message::Ready)?;
+        if self.args.pid_file.is_some() {
+            self.socket.expect(&Message::Proceed)?;
+        }
+        Err(ready.execute())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_numbers() {
+        assert_eq!(parse_user("1000"), Ok((1000, 0)));
+        assert_eq!(parse_user("1:2"), Ok((1, 2)));
+        for bad in ["", "root", "-1", "+1", " 1", "1 ", "1:", ":1", "1:-5", "4294967295", "4294967296", "1:2:3", "0x1"] {
+            assert!(parse_user(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! corten: a low-level OCI runtime. ARCHITECTURE.md has the tour; this file is its table of contents.
+
+mod capabilities;
+mod cgroups;
+mod cli;
+mod create;
+mod delete;
+mod error;
+mod exec;
+mod features;
+mod hooks;
+mod init;
+mod kill;
+mod list;
+mod log;
+mod namespaces;
+mod netdev;
+mod passwd;
+mod pidfile;
+mod plan;
+mod process;
+mod procfs;
+mod rootfs;
+mod run;
+mod seccomp;
+mod selfexe;
+mod signals;
+mod spec;
+mod start;
+mod state;
+mod sync;
+mod sys;
+mod sysctl;
+
+use cli::{Arguments, Command, Global, Parsed};
+use error::{Error, Result};
+use std::io::Write;
+use std::path::PathBuf;
+
+fn main() {
+    let status = match cli::parse() {
+        Parsed::Run(arguments) => run(*arguments),
+        Parsed::Print(text) => print(&text),
+        Parsed::Wrong { help, usage, message, status } => {
+            print(&help);
+            if let Some(usage) = usage {
+                let _ = writeln!(std::io::stderr(), "{usage}");
+            }
+            log::fatal(&message);
+            status
+        }
+    };
+    sys::exit(status)
+}
+
+fn run(arguments: Arguments) -> i32 {
+    if arguments.global.version {
+        return print(&version());
+    }
+    let Some(command) = arguments.command else {
+        return print(&cli::help());
+    };
+    let (prefix, failure) = match command {
+        Command::Create(_) => ("corten create failed: ", 1),
+        Command::Run(_) => ("corten run failed: ", 1),
+        Command::Exec(_) => ("exec failed: ", 255),
+        _ => ("", 1),
+    };
+    match prepare(&arguments.global).and_then(|root| dispatch(&root, command)) {
+        Ok(status) => status,
+        Err(error) => {
+            log::fatal(&format!("{prefix}{error}"));
+            failure
+        }
+    }
+}
+
+/// Opens the log and decides where the state is.
+fn prepare(global: &Global) -> Result<PathBuf> {
+    let format = match global.log_format.as_str() {
+        "text" => log::Format::Text,
+        "json" => log::Format::Json,
+        other => return Err(Error::new(format!("invalid log-format: {other}"))),
+    };
+    std::mem::forget(hooks::ensure_stdio()?);
+    log::open(global.log.as_deref(), format, global.debug)?;
+    Ok(match (&global.root, std::env::var_os("XDG_RUNTIME_DIR")) {
+        (Some(root), _) => root.clone(),
+        (None, Some(directory)) if !nix::unistd::geteuid().is_root() => PathBuf::from(directory).join("corten"),
+        (None, _) => PathBuf::from("/run/corten"),
+    })
+}
+
+fn dispatch(root: &std::path::Path, command: Command) -> Result<i32> {
+    match command {
+        Command::Create(args) => create::create(root, &args)?,
+        Command::Start(args) => start::start(root, &args.id)?,
+        Command::Run(args) => return run::run(root, &args),
+        Command::Exec(args) => return exec::exec(root, &args),
+        Command::State(args) => state::state(root, &args.id)?,
+        Command::Kill(args) => kill::kill(root, &args.words, args.all)?,
+        Command::Delete(args) => delete::delete(root, &args.id, args.force)?,
+        Command::List(args) => list::list(root, &args)?,
+        Command::Spec(args) => spec::spec(&args)?,
+        Command::Features => features::features()?,
+    }
+    Ok(0)
+}
+
+fn print(text: &str) -> i32 {
+    // A reader that has gone away is no failure of ours.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    0
+}
+
+/// What Docker and go-runc read: the name with `version`, the commit, the specification.
+fn version() -> String {
+    format!(
+        "corten version {}\ncommit: {}\nspec: 1.3.0\nlibseccomp: {}\n",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("CORTEN_COMMIT").unwrap_or("unknown"),
+        features::library_version(),
+    )
+}

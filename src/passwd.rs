@@ -1,0 +1,60 @@
+//! HOME from the container's /etc/passwd, which is a hostile file (rule R26).
+
+use crate::error::{Context, Result};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+
+/// More is not read.
+const MAX_SIZE: u64 = 4 << 20;
+
+/// The environment with HOME, if it has none or an empty one: the user's home directory, `/` if he has none.
+pub fn with_home(env: &[CString], uid: u32) -> Result<Vec<CString>> {
+    let mut env = env.to_vec();
+    let set = |variable: &CString| variable.as_bytes().strip_prefix(b"HOME=").is_some_and(|home| !home.is_empty());
+    if !env.iter().any(set) {
+        let home = [b"HOME=", home_of(uid).as_deref().unwrap_or(b"/")].concat();
+        let home = CString::new(home).context(|| "HOME of /etc/passwd")?;
+        match env.iter_mut().find(|variable| variable.as_bytes().starts_with(b"HOME=")) {
+            Some(empty) => *empty = home,
+            None => env.push(home),
+        }
+    }
+    Ok(env)
+}
+
+/// Looks a user up by number: passwd(5). The root is the container's by now.
+fn home_of(uid: u32) -> Option<Vec<u8>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let fd = open("/etc/passwd", flags, Mode::empty()).ok()?;
+    if fstat(&fd).ok()?.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    File::from(fd).take(MAX_SIZE).read_to_end(&mut bytes).ok()?;
+    parse(&bytes, uid)
+}
+
+fn parse(bytes: &[u8], uid: u32) -> Option<Vec<u8>> {
+    bytes.split(|byte| *byte == b'\n').find_map(|line| {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+        let (id, home) = (fields.get(2)?, fields.get(5)?);
+        let same = std::str::from_utf8(id).ok()?.parse::<u32>().ok()? == uid;
+        (same && home.starts_with(b"/") && !home.contains(&0)).then(|| home.to_vec())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_found_by_number_only() {
+        let passwd = b"root:x:0:0::/root:/bin/sh\n1000:x:0:0::/evil:/bin/sh\nbroken\nme:x:1000:1::/home/me:\n";
+        assert_eq!(parse(passwd, 0).unwrap(), b"/root");
+        assert_eq!(parse(passwd, 1000).unwrap(), b"/home/me");
+        assert_eq!(parse(passwd, 7), None);
+    }
+}

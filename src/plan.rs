@@ -1,0 +1,534 @@
+//! config.json -> [`Plan`]: everything that can be decided and refused without the kernel.
+//!
+//! The plan is plain data. `create` and `exec` act on it and never look at the configuration again, so what is refused
+//! is refused before the first side effect, with a message that names the property by its JSON pointer.
+
+use crate::capabilities::{self, CapabilitySets};
+use crate::cgroups;
+use crate::error::{Context, Error, Result};
+use crate::log;
+use crate::namespaces::{self, Namespaces};
+use crate::rootfs::{self, Rootfs};
+use crate::sysctl::{self, Sysctl};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use oci_spec::runtime::{Hook, Hooks, LinuxSeccomp, Spec};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Larger files are no configurations.
+const MAX_CONFIG: u64 = 32 << 20;
+
+/// What is going to be done, from a bundle that has been checked.
+pub struct Plan {
+    /// Absolute path of the bundle, free of symlinks.
+    pub bundle: PathBuf,
+    /// None: `create` works, `start` does not (runtime.md: start).
+    pub process: Option<Process>,
+    pub namespaces: Namespaces,
+    pub rootfs: Rootfs,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    pub sysctls: Vec<Sysctl>,
+    pub cgroup: cgroups::Config,
+    pub seccomp: Option<LinuxSeccomp>,
+    pub hooks: Hooks,
+    pub annotations: HashMap<String, String>,
+    /// As config.json gives it.
+    pub oci_version: String,
+    /// The process as config.json gives it, from which exec takes what it is not told.
+    pub exec_defaults: Option<oci_spec::runtime::Process>,
+}
+
+/// The process of a container, or one that joins it.
+#[derive(Debug, Clone)]
+pub struct Process {
+    pub args: Vec<CString>,
+    /// Every name once, the last value of each; HOME is added in the container.
+    pub env: Vec<CString>,
+    pub cwd: CString,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub umask: u32,
+    pub capabilities: Option<CapabilitySets>,
+    pub rlimits: Vec<Rlimit>,
+    pub no_new_privileges: bool,
+    pub oom_score_adj: Option<i32>,
+}
+
+/// One resource limit, its number as getrlimit(2) knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rlimit {
+    pub resource: u32,
+    pub soft: u64,
+    pub hard: u64,
+    pub name: &'static str,
+}
+
+/// Reads and checks the bundle's config.json.
+pub fn load(bundle: &Path) -> Result<Plan> {
+    let bundle = std::fs::canonicalize(bundle).context(|| format!("chdir {}", bundle.display()))?;
+    let spec = parse(&read_config(&bundle.join("config.json"))?)?;
+    Plan::new(bundle, spec)
+}
+
+/// Reads a JSON file that the caller names: a regular file of bounded size, never waiting for a FIFO (rule R23).
+pub fn read_config(path: &Path) -> Result<Vec<u8>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let fd = match open(path, flags, Mode::empty()) {
+        Err(nix::errno::Errno::ENOENT) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            return Err(Error::new(format!("JSON specification file {name} not found")));
+        }
+        other => other.context(|| format!("open {}", path.display()))?,
+    };
+    let stat = fstat(&fd).context(|| format!("stat {}", path.display()))?;
+    if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
+        return Err(Error::new(format!("{} is not a regular file", path.display())));
+    }
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    if size > MAX_CONFIG {
+        return Err(Error::new(format!("{} has {size} bytes; the limit is {MAX_CONFIG}", path.display())));
+    }
+    let mut bytes = Vec::with_capacity(size as usize + 1);
+    File::from(fd).take(MAX_CONFIG).read_to_end(&mut bytes).context(|| format!("read {}", path.display()))?;
+    Ok(bytes)
+}
+
+/// Parses a configuration; only when that fails, again in the slow way that knows where.
+pub fn parse(bytes: &[u8]) -> Result<Spec> {
+    let failure = match serde_json::from_slice::<Spec>(bytes) {
+        Ok(spec) => return Ok(spec),
+        Err(failure) => failure,
+    };
+    // A capability that this version has never heard of is worth a warning, not an error (config.md: capabilities).
+    if failure.is_data()
+        && let Ok(mut value) = serde_json::from_slice::<Value>(bytes)
+        && remove_unknown_capabilities(value.pointer_mut("/process/capabilities"))
+        && let Ok(spec) = serde_json::from_value(value)
+    {
+        return Ok(spec);
+    }
+    Err(locate::<Spec>(bytes, "config.json", &failure))
+}
+
+/// Parses the process of `exec --process`.
+pub fn parse_process(bytes: &[u8], file: &str) -> Result<oci_spec::runtime::Process> {
+    let failure = match serde_json::from_slice(bytes) {
+        Ok(process) => return Ok(process),
+        Err(failure) => failure,
+    };
+    if failure.is_data()
+        && let Ok(mut value) = serde_json::from_slice::<Value>(bytes)
+        && remove_unknown_capabilities(value.pointer_mut("/capabilities"))
+        && let Ok(process) = serde_json::from_value(value)
+    {
+        return Ok(process);
+    }
+    Err(locate::<oci_spec::runtime::Process>(bytes, file, &failure))
+}
+
+/// The message of a parse that failed, with the JSON pointer of the value at fault.
+pub fn locate<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8], file: &str, failure: &serde_json::Error) -> Error {
+    let deserializer = &mut serde_json::Deserializer::from_slice(bytes);
+    match serde_path_to_error::deserialize::<_, T>(deserializer) {
+        Err(error) if failure.is_data() => {
+            let mut pointer = String::new();
+            for segment in error.path() {
+                match segment {
+                    serde_path_to_error::Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+                    serde_path_to_error::Segment::Map { key } => pointer.push_str(&format!("/{key}")),
+                    _ => {}
+                }
+            }
+            Error::new(format!("{file}: {pointer}: {}", error.into_inner()))
+        }
+        _ => Error::new(format!("{file}: {failure}")),
+    }
+}
+
+/// Drops the names that no kernel known to us has, each with a warning; whether there were any.
+pub fn remove_unknown_capabilities(sets: Option<&mut Value>) -> bool {
+    let mut removed = false;
+    for (_, set) in sets.and_then(Value::as_object_mut).into_iter().flatten() {
+        let Some(names) = set.as_array_mut() else { continue };
+        names.retain(|name| {
+            let known = name.as_str().is_none_or(capabilities::is_known);
+            if !known {
+                log::warning(&format!("ignoring unknown capability {name}"));
+                removed = true;
+            }
+            known
+        });
+    }
+    removed
+}
+
+impl Plan {
+    /// Checks a configuration as a whole.
+    pub fn new(bundle: PathBuf, mut spec: Spec) -> Result<Plan> {
+        check_version(spec.version())?;
+        check_annotations(spec.annotations().as_ref())?;
+        refuse_what_is_missing(&spec)?;
+        // oci-spec's default for a missing `linux` has opinions; here it means that everything in it is missing.
+        let linux = match spec.linux_mut().take() {
+            Some(linux) => linux,
+            None => serde_json::from_str("{}").context(|| "config.json: /linux")?,
+        };
+        let namespaces = Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?;
+        let rootfs = Rootfs::new(&bundle, &spec, &linux, &namespaces)?;
+        let hooks = spec.hooks_mut().take().unwrap_or_default();
+        check_hooks(&hooks)?;
+        let hostname = spec.hostname().clone().filter(|name| !name.is_empty());
+        let domainname = spec.domainname().clone().filter(|name| !name.is_empty());
+        for (name, pointer) in [(&hostname, "/hostname"), (&domainname, "/domainname")] {
+            if name.is_some() && !namespaces.has(nix::sched::CloneFlags::CLONE_NEWUTS) {
+                return Err(Error::new(format!("config.json: {pointer}: needs a private uts namespace")));
+            }
+            if let Some(name) = name {
+                check_text(name, pointer, 64)?;
+            }
+        }
+        let process = match spec.process() {
+            Some(process) => Some(Process::new(process, "config.json: /process")?),
+            None => None,
+        };
+        if let Some(profile) = linux.seccomp() {
+            crate::seccomp::check(profile)?;
+        }
+        Ok(Plan {
+            sysctls: sysctl::plan(linux.sysctl().as_ref(), &namespaces, hostname.is_some(), domainname.is_some())?,
+            cgroup: cgroups::Config::new(linux.cgroups_path().as_deref(), linux.resources().as_ref())?,
+            seccomp: linux.seccomp().clone(),
+            oci_version: spec.version().clone(),
+            exec_defaults: spec.process().clone(),
+            annotations: spec.annotations().clone().unwrap_or_default(),
+            bundle,
+            process,
+            namespaces,
+            rootfs,
+            hostname,
+            domainname,
+            hooks,
+        })
+    }
+}
+
+/// ociVersion is SemVer 2.0, and of the 1.x that exist (config.md: specification version).
+fn check_version(version: &str) -> Result<()> {
+    let bad = |why: &str| Err(Error::new(format!("config.json: /ociVersion: {version:?} {why}")));
+    let (core, build) = version.split_once('+').unwrap_or((version, "0"));
+    let (core, pre) = core.split_once('-').unwrap_or((core, "0"));
+    let identifiers = |text: &str| {
+        text.split('.').all(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
+    };
+    let number = |text: &str| match text {
+        "0" => Some(0),
+        text if !text.starts_with(['0', '+']) => text.parse::<u32>().ok(),
+        _ => None,
+    };
+    let numbers: Vec<Option<u32>> = core.split('.').map(number).collect();
+    let [Some(major), Some(minor), Some(_)] = numbers[..] else {
+        return bad("is not a version of the form 1.2.3 (semver.org)");
+    };
+    if !identifiers(pre) || !identifiers(build) {
+        return bad("is not a version of the form 1.2.3 (semver.org)");
+    }
+    if major != 1 || minor > 3 {
+        return bad("is not supported: this runtime knows 1.0.0 to 1.3.x");
+    }
+    Ok(())
+}
+
+fn check_annotations(annotations: Option<&HashMap<String, String>>) -> Result<()> {
+    match annotations.is_some_and(|annotations| annotations.contains_key("")) {
+        true => Err(Error::new("config.json: /annotations: a key must not be empty")),
+        false => Ok(()),
+    }
+}
+
+/// A string that goes to the kernel: no NUL, at most `max` bytes.
+fn check_text(text: &str, pointer: &str, max: usize) -> Result<()> {
+    if text.contains('\0') {
+        return Err(Error::new(format!("config.json: {pointer}: contains a NUL character")));
+    }
+    if text.len() > max {
+        return Err(Error::new(format!("config.json: {pointer}: {} bytes are more than {max}", text.len())));
+    }
+    Ok(())
+}
+
+/// The properties that this version does not implement are errors, never ignored.
+fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
+    let linux = spec.linux().as_ref();
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let some = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let table = [
+        ("/windows", spec.windows().is_some()),
+        ("/solaris", spec.solaris().is_some()),
+        ("/vm", spec.vm().is_some()),
+        ("/zos", spec.zos().is_some()),
+        ("/linux/uidMappings", linux.is_some_and(|l| l.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()))),
+        ("/linux/gidMappings", linux.is_some_and(|l| l.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()))),
+        ("/linux/timeOffsets", linux.is_some_and(|l| l.time_offsets().as_ref().is_some_and(|m| !m.is_empty()))),
+        ("/linux/netDevices", linux.is_some_and(|l| l.net_devices().as_ref().is_some_and(|m| !m.is_empty()))),
+        ("/linux/intelRdt", linux.is_some_and(|l| l.intel_rdt().is_some())),
+        ("/linux/memoryPolicy", linux.is_some_and(|l| l.memory_policy().is_some())),
+        ("/linux/personality", linux.is_some_and(|l| l.personality().is_some())),
+        ("/linux/mountLabel", linux.is_some_and(|l| some(l.mount_label()))),
+        ("/linux/resources/blockIO", resources.is_some_and(|r| r.block_io().as_ref().is_some_and(block_io_is_set))),
+        (
+            "/linux/resources/hugepageLimits",
+            resources.is_some_and(|r| r.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty())),
+        ),
+        (
+            "/linux/resources/network",
+            resources.is_some_and(|r| {
+                r.network().as_ref().is_some_and(|n| {
+                    n.class_id().is_some() || n.priorities().as_ref().is_some_and(|list| !list.is_empty())
+                })
+            }),
+        ),
+        ("/linux/resources/rdma", resources.is_some_and(|r| r.rdma().as_ref().is_some_and(|m| !m.is_empty()))),
+    ];
+    match table.iter().find(|(_, present)| *present) {
+        Some((pointer, _)) => Err(Error::new(format!("config.json: {pointer}: not supported by this version"))),
+        None => Ok(()),
+    }
+}
+
+/// The same for a process, which may also come from a file of `exec`.
+fn refuse_what_is_missing_of_process(process: &oci_spec::runtime::Process, whence: &str) -> Result<()> {
+    let some = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let table = [
+        ("/terminal", process.terminal() == Some(true)),
+        ("/apparmorProfile", some(process.apparmor_profile())),
+        ("/selinuxLabel", some(process.selinux_label())),
+        ("/ioPriority", process.io_priority().is_some()),
+        ("/scheduler", process.scheduler().is_some()),
+        ("/execCPUAffinity", process.exec_cpu_affinity().is_some()),
+    ];
+    match table.iter().find(|(_, present)| *present) {
+        Some((field, _)) => Err(Error::new(format!("{whence}{field}: not supported by this version"))),
+        None => Ok(()),
+    }
+}
+
+/// Engines write a blockIO object with nothing in it.
+fn block_io_is_set(io: &oci_spec::runtime::LinuxBlockIo) -> bool {
+    let any = |list: &Option<Vec<oci_spec::runtime::LinuxThrottleDevice>>| list.as_ref().is_some_and(|l| !l.is_empty());
+    io.weight().is_some_and(|weight| weight != 0)
+        || io.leaf_weight().is_some_and(|weight| weight != 0)
+        || io.weight_device().as_ref().is_some_and(|list| !list.is_empty())
+        || any(io.throttle_read_bps_device())
+        || any(io.throttle_write_bps_device())
+        || any(io.throttle_read_iops_device())
+        || any(io.throttle_write_iops_device())
+}
+
+/// The hooks by name, in the order of the life cycle.
+#[allow(deprecated, reason = "prestart is deprecated in the specification, and engines still use it")]
+pub fn hook_lists(hooks: &Hooks) -> [(&'static str, &[Hook]); 6] {
+    [
+        ("prestart", hooks.prestart().as_deref().unwrap_or_default()),
+        ("createRuntime", hooks.create_runtime().as_deref().unwrap_or_default()),
+        ("createContainer", hooks.create_container().as_deref().unwrap_or_default()),
+        ("startContainer", hooks.start_container().as_deref().unwrap_or_default()),
+        ("poststart", hooks.poststart().as_deref().unwrap_or_default()),
+        ("poststop", hooks.poststop().as_deref().unwrap_or_default()),
+    ]
+}
+
+fn check_hooks(hooks: &Hooks) -> Result<()> {
+    for (kind, list) in hook_lists(hooks) {
+        for (index, hook) in list.iter().enumerate() {
+            let bad = |field: &str, why: &str| {
+                Err(Error::new(format!("config.json: /hooks/{kind}/{index}/{field}: {why}")))
+            };
+            let nul = |list: &Option<Vec<String>>| list.iter().flatten().any(|text| text.contains('\0'));
+            if !hook.path().is_absolute() {
+                return bad("path", "must be absolute");
+            }
+            if hook.path().as_os_str().as_encoded_bytes().contains(&0) || nul(hook.args()) || nul(hook.env()) {
+                return bad("path", "contains a NUL character, or args or env do");
+            }
+            if hook.timeout().is_some_and(|timeout| timeout <= 0) {
+                return bad("timeout", "must be greater than zero");
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Process {
+    /// Checks a process; `whence` begins the messages (`config.json: /process`, `process.json: `).
+    pub fn new(process: &oci_spec::runtime::Process, whence: &str) -> Result<Process> {
+        let bad = |field: &str, why: &str| Error::new(format!("{whence}{field}: {why}"));
+        let text = |field: &str, text: &str| {
+            CString::new(text).map_err(|_| bad(field, "contains a NUL character"))
+        };
+        refuse_what_is_missing_of_process(process, whence)?;
+        let args = process.args().as_deref().unwrap_or_default();
+        if args.is_empty() {
+            return Err(bad("/args", "must have at least one entry"));
+        }
+        let args = args.iter().enumerate().map(|(i, arg)| text(&format!("/args/{i}"), arg)).collect::<Result<_>>()?;
+        let cwd = process.cwd().to_str().ok_or_else(|| bad("/cwd", "is not UTF-8"))?;
+        if !cwd.starts_with('/') {
+            return Err(bad("/cwd", "must be an absolute path"));
+        }
+        let user = process.user();
+        let umask = user.umask().unwrap_or(0o022);
+        if umask > 0o777 {
+            return Err(bad("/user/umask", "must be between 0 and 511 (0777)"));
+        }
+        if user.uid() == u32::MAX || user.gid() == u32::MAX {
+            return Err(bad("/user", "4294967295 is no user or group id"));
+        }
+        let oom_score_adj = process.oom_score_adj();
+        if oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
+            return Err(bad("/oomScoreAdj", "must be between -1000 and 1000"));
+        }
+        Ok(Process {
+            args,
+            env: environment(process.env().as_deref().unwrap_or_default(), whence)?,
+            cwd: text("/cwd", cwd)?,
+            uid: user.uid(),
+            gid: user.gid(),
+            groups: user.additional_gids().clone().unwrap_or_default(),
+            umask,
+            capabilities: process.capabilities().as_ref().map(CapabilitySets::new),
+            rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default(), whence)?,
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            oom_score_adj,
+        })
+    }
+}
+
+/// The environment with each name once and the last value winning; an entry without `=` is refused, for some programs
+/// take it from *their* environment (podman CVE-2026-57231).
+fn environment(entries: &[String], whence: &str) -> Result<Vec<CString>> {
+    let mut last: Vec<(&str, &str)> = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        let name = match entry.split_once('=') {
+            Some((name, _)) if !name.is_empty() && !entry.contains('\0') => name,
+            _ => return Err(Error::new(format!("{whence}/env/{index}: must have the form NAME=VALUE: {entry:?}"))),
+        };
+        match last.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = entry,
+            None => last.push((name, entry)),
+        }
+    }
+    last.iter().map(|(_, entry)| CString::new(*entry).context(|| format!("{whence}/env"))).collect()
+}
+
+/// The numbers of asm-generic/resource.h, which every architecture that Rust's Linux targets know uses but MIPS and
+/// SPARC; libc has them for all.
+fn rlimits(limits: &[oci_spec::runtime::PosixRlimit], whence: &str) -> Result<Vec<Rlimit>> {
+    use oci_spec::runtime::PosixRlimitType as Type;
+    let mut result: Vec<Rlimit> = Vec::with_capacity(limits.len());
+    for (index, limit) in limits.iter().enumerate() {
+        let (resource, name) = match limit.typ() {
+            Type::RlimitCpu => (libc::RLIMIT_CPU, "RLIMIT_CPU"),
+            Type::RlimitFsize => (libc::RLIMIT_FSIZE, "RLIMIT_FSIZE"),
+            Type::RlimitData => (libc::RLIMIT_DATA, "RLIMIT_DATA"),
+            Type::RlimitStack => (libc::RLIMIT_STACK, "RLIMIT_STACK"),
+            Type::RlimitCore => (libc::RLIMIT_CORE, "RLIMIT_CORE"),
+            Type::RlimitRss => (libc::RLIMIT_RSS, "RLIMIT_RSS"),
+            Type::RlimitNproc => (libc::RLIMIT_NPROC, "RLIMIT_NPROC"),
+            Type::RlimitNofile => (libc::RLIMIT_NOFILE, "RLIMIT_NOFILE"),
+            Type::RlimitMemlock => (libc::RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK"),
+            Type::RlimitAs => (libc::RLIMIT_AS, "RLIMIT_AS"),
+            Type::RlimitLocks => (libc::RLIMIT_LOCKS, "RLIMIT_LOCKS"),
+            Type::RlimitSigpending => (libc::RLIMIT_SIGPENDING, "RLIMIT_SIGPENDING"),
+            Type::RlimitMsgqueue => (libc::RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE"),
+            Type::RlimitNice => (libc::RLIMIT_NICE, "RLIMIT_NICE"),
+            Type::RlimitRtprio => (libc::RLIMIT_RTPRIO, "RLIMIT_RTPRIO"),
+            Type::RlimitRttime => (libc::RLIMIT_RTTIME, "RLIMIT_RTTIME"),
+        };
+        let bad = |why: &str| Error::new(format!("{whence}/rlimits/{index}: {name} {why}"));
+        #[allow(clippy::unnecessary_cast, reason = "the constants are i32 with musl and u32 with glibc")]
+        let resource = resource as u32;
+        if result.iter().any(|known| known.resource == resource) {
+            return Err(bad("is given twice"));
+        }
+        if limit.soft() > limit.hard() {
+            return Err(bad("has a soft limit above its hard limit"));
+        }
+        result.push(Rlimit { resource, soft: limit.soft(), hard: limit.hard(), name });
+    }
+    Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn plan(change: impl FnOnce(&mut Value)) -> Result<Plan> {
+        let mut config = json!({
+            "ociVersion": "1.3.0",
+            "process": {"args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
+            "root": {"path": "/"},
+            "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "uts"}]},
+        });
+        change(&mut config);
+        Plan::new(PathBuf::from("/"), parse(&serde_json::to_vec(&config).unwrap())?)
+    }
+
+    fn refused(change: impl FnOnce(&mut Value), text: &str) {
+        let message = match plan(change) {
+            Ok(_) => "accepted".to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert!(message.contains(text), "{message} does not contain {text}");
+    }
+
+    #[test]
+    fn versions_are_semantic_and_known() {
+        for good in ["1.0.0", "1.3.0", "1.0.0-rc5", "1.0.2-dev", "1.1.0+dev", "1.3.99"] {
+            assert!(check_version(good).is_ok(), "{good}");
+        }
+        for bad in ["", "1", "1.0", "v1.0.0", "1.0.0.0", "1.4.0", "2.0.0", "01.0.0", "invalid", "1.0.-1", "1.0.0-"] {
+            assert!(check_version(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_pointer_of_a_wrong_value_is_named() {
+        refused(|c| c["process"]["user"]["uid"] = json!("root"), "/process/user/uid");
+        refused(|c| c["process"]["user"]["uid"] = json!(4294967296u64), "/process/user/uid");
+        refused(|c| c["process"]["rlimits"] = json!([{"type": "RLIMIT_X", "hard": 1, "soft": 1}]), "/process/rlimits/0");
+        refused(|c| c["linux"]["namespaces"][0]["type"] = json!("x"), "/linux/namespaces/0");
+    }
+
+    #[test]
+    fn what_the_spec_forbids_is_refused() {
+        refused(|c| c["process"]["args"] = json!([]), "/process/args");
+        refused(|c| c["process"]["cwd"] = json!("tmp"), "/process/cwd");
+        refused(|c| c["process"]["env"] = json!(["A"]), "/process/env/0");
+        refused(|c| c["annotations"] = json!({"": "x"}), "/annotations");
+        let twice = json!({"type": "RLIMIT_CORE", "hard": 1, "soft": 1});
+        refused(|c| c["process"]["rlimits"] = json!([twice, twice]), "twice");
+        refused(|c| c["hooks"] = json!({"poststop": [{"path": "x"}]}), "/hooks/poststop/0/path");
+        refused(|c| c["hooks"] = json!({"poststop": [{"path": "/x", "timeout": 0}]}), "timeout");
+        refused(|c| c["process"]["terminal"] = json!(true), "/process/terminal");
+    }
+
+    #[test]
+    fn unknown_capabilities_are_dropped() {
+        let plan = plan(|c| c["process"]["capabilities"] = json!({"bounding": ["CAP_TEST", "CAP_KILL"]})).unwrap();
+        assert_eq!(plan.process.unwrap().capabilities.unwrap().bounding, 1 << 5);
+    }
+
+    #[test]
+    fn the_last_value_of_a_variable_wins() {
+        let env = environment(&["A=1".into(), "B=2".into(), "A=3".into()], "").unwrap();
+        assert_eq!(env, [c"A=3".to_owned(), c"B=2".to_owned()]);
+    }
+}

@@ -1,0 +1,330 @@
+//! The last steps before execve, the same for a container's init and for exec, in the order of rule R12.
+
+use crate::capabilities::CapabilitySets;
+use crate::error::{Context, Error, Result, errno_text};
+use crate::plan::Process;
+use crate::seccomp::Filter;
+use crate::{passwd, signals, sys};
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{Mode, SFlag, stat, umask};
+use nix::unistd::AccessFlags;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+/// What a process is made into.
+pub struct Confinement<'a> {
+    pub process: &'a Process,
+    pub filter: Option<&'a Filter>,
+    /// None: the caller's session keyring stays.
+    pub keyring: Option<&'a CStr>,
+    /// The signals that the runtime's caller ignores.
+    pub ignored_signals: u64,
+    /// Whether a working directory that is missing is made, as for a container's init.
+    pub make_cwd: bool,
+    /// Descriptors 3 and up that the caller wants to pass.
+    pub preserve_fds: u32,
+}
+
+/// A program that is ready to be executed.
+pub struct Ready {
+    path: CString,
+    args: Vec<CString>,
+    env: Vec<CString>,
+    filter: Option<Filter>,
+}
+
+impl Confinement<'_> {
+    /// Everything but the last word of seccomp and execve. From here on the process is the container's: it has its user,
+    /// its capabilities and its working directory, and holds nothing of the host.
+    ///
+    /// `keep` are the sockets that tell of the end, all close-on-exec.
+    pub fn apply(&self, keep: &[BorrowedFd<'_>]) -> Result<Ready> {
+        let process = self.process;
+        signals::reset(self.ignored_signals)?;
+        if let Some(name) = self.keyring {
+            join_keyring(name)?;
+        }
+        for limit in &process.rlimits {
+            sys::set_rlimit(limit.resource, limit.soft, limit.hard).map_err(|errno| {
+                let error = Error::from(errno)
+                    .context(format!("set {}: prlimit(soft {}, hard {})", limit.name, limit.soft, limit.hard));
+                if errno == Errno::EPERM { error.hint("raising a hard limit needs CAP_SYS_RESOURCE") } else { error }
+            })?;
+        }
+        let env = passwd::with_home(&process.env, process.uid)?;
+        umask(Mode::from_bits_truncate(process.umask));
+        self.close_descriptors(keep)?;
+        // As root first: the directory may be one that only root can reach, and the user is to be in it all the same.
+        let entered = self.enter_cwd()?;
+        if process.no_new_privileges {
+            nix::sys::prctl::set_no_new_privs().context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
+        } else if let Some(filter) = self.filter {
+            // Without no_new_privs the filter needs CAP_SYS_ADMIN, which is about to go.
+            filter.load()?;
+        }
+        self.change_user()?;
+        if !entered {
+            chdir(&process.cwd).map_err(|errno| cwd_error(&process.cwd, errno))?;
+            check_cwd()?;
+        }
+        if let Some(sets) = self.capabilities()? {
+            sets.apply()?;
+        }
+        let path = look_up(process, &env)?;
+        let filter = self.filter.filter(|_| process.no_new_privileges).cloned();
+        Ok(Ready { path, args: process.args.clone(), env, filter })
+    }
+
+    fn capabilities(&self) -> Result<Option<CapabilitySets>> {
+        Ok(self.process.capabilities)
+    }
+
+    /// Bounding set, groups, user. The permitted set survives the change of user so that `apply` can still choose.
+    fn change_user(&self) -> Result<()> {
+        let process = self.process;
+        if let Some(sets) = &process.capabilities {
+            sets.apply_bounding()?;
+            // Whatever the caller had raised is not for the container.
+            sys::clear_ambient().context(|| "prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
+            if process.uid != 0 {
+                nix::sys::prctl::set_keepcaps(true).context(|| "prctl(PR_SET_KEEPCAPS)")?;
+            }
+        }
+        sys::setgroups(&process.groups).context(|| format!("setgroups({:?})", process.groups))?;
+        sys::set_gid(process.gid).context(|| format!("setresgid({})", process.gid))?;
+        sys::set_uid(process.uid).context(|| format!("setresuid({})", process.uid))
+    }
+
+    /// Enters the working directory; false if root may not, which the user is then to try.
+    fn enter_cwd(&self) -> Result<bool> {
+        let cwd = &self.process.cwd;
+        let mut entered = chdir(cwd);
+        if entered == Err(Errno::ENOENT) && self.make_cwd {
+            make_directories(cwd)?;
+            entered = chdir(cwd);
+        }
+        match entered {
+            Ok(()) => check_cwd().map(|()| true),
+            Err(Errno::EACCES | Errno::EPERM) => Ok(false),
+            Err(errno) => Err(cwd_error(cwd, errno)),
+        }
+    }
+
+    /// A real close, not just close-on-exec: a descriptor of a directory could otherwise still be reached as cwd or
+    /// program through /proc/self/fd (rule R8).
+    fn close_descriptors(&self, keep: &[BorrowedFd<'_>]) -> Result<()> {
+        let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+        kept.sort_unstable();
+        let mut next = 3 + self.preserve_fds;
+        for fd in kept {
+            let fd = fd as u32;
+            if fd > next {
+                sys::close_range(next, fd - 1).context(|| "close_range")?;
+            }
+            next = next.max(fd + 1);
+        }
+        sys::close_range(next, u32::MAX).context(|| "close_range")?;
+        if self.preserve_fds > 0 {
+            for fd in 3..3 + self.preserve_fds as RawFd {
+                sys::clear_close_on_exec(fd);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Ready {
+    /// Loads the filter, if it comes last, and executes the program; returns only why that failed.
+    pub fn execute(&self) -> Error {
+        if let Some(filter) = &self.filter
+            && let Err(error) = filter.load()
+        {
+            return error;
+        }
+        let errno = sys::execve(&self.path, &self.args, &self.env);
+        let path = self.path.to_string_lossy();
+        let error = Error::with_errno(format!("exec {path}: {}", errno_text(errno)), errno);
+        match hint(&self.path, errno) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+fn chdir(path: &CStr) -> nix::Result<()> {
+    nix::unistd::chdir(path)
+}
+
+fn cwd_error(cwd: &CStr, errno: Errno) -> Error {
+    Error::with_errno(
+        format!("chdir to cwd ({:?}) set in config.json failed: {}", cwd.to_string_lossy(), errno_text(errno)),
+        errno,
+    )
+}
+
+/// The working directory must be inside the container's root: a descriptor of the host that leaked could make it one
+/// that is not (CVE-2024-21626, rule R9).
+fn check_cwd() -> Result<()> {
+    let cwd = nix::unistd::getcwd().map_err(|errno| match errno {
+        Errno::ENOENT => Error::new("current working directory is outside of container mount namespace root -- possible container breakout detected"),
+        errno => Error::from(errno).context("getcwd"),
+    })?;
+    match cwd.is_absolute() {
+        true => Ok(()),
+        false => Err(Error::new("current working directory is outside of container mount namespace root -- possible container breakout detected")),
+    }
+}
+
+/// The root is the container's by now, so a path is a path in it.
+fn make_directories(cwd: &CStr) -> Result<()> {
+    let path = crate::rootfs::path::clean(std::path::Path::new(&*cwd.to_string_lossy()));
+    let mut so_far = std::path::PathBuf::new();
+    for component in path.components() {
+        so_far.push(component);
+        match nix::unistd::mkdir(&so_far, Mode::from_bits_truncate(0o755)) {
+            Ok(()) | Err(Errno::EEXIST | Errno::EISDIR) => {}
+            Err(errno) => return Err(Error::from(errno).context(format!("make cwd {}: mkdir", so_far.display()))),
+        }
+    }
+    Ok(())
+}
+
+/// A session keyring of its own, in which the container sees no key of its caller.
+fn join_keyring(name: &CStr) -> Result<()> {
+    let what = || "join a new session keyring";
+    match sys::join_session_keyring(name) {
+        // The process possesses its keyring, which by itself gives the user nothing: he may read and search it.
+        Ok(serial) => sys::set_key_permissions(serial, 0x3f3f_0000)
+            .or_else(|errno| if errno == Errno::EACCES { Ok(()) } else { Err(errno) })
+            .context(|| "keyctl(KEYCTL_SETPERM)")
+            .context(what),
+        // A kernel without keyrings has none to leak.
+        Err(Errno::ENOSYS) => Ok(()),
+        Err(errno @ (Errno::EDQUOT | Errno::ENOMEM)) => Err(Error::from(errno)
+            .context("keyctl(KEYCTL_JOIN_SESSION_KEYRING)")
+            .context(what())
+            .hint("the quota of keys may be used up: /proc/sys/kernel/keys, or use --no-new-keyring")),
+        Err(errno) => Err(Error::from(errno).context("keyctl(KEYCTL_JOIN_SESSION_KEYRING)").context(what())),
+    }
+}
+
+/// Finds the program as execvp(3) would, with the PATH of the *container's* environment, and in runc's words if it is
+/// not there.
+fn look_up(process: &Process, env: &[CString]) -> Result<CString> {
+    let name = process.args.first().ok_or_else(|| Error::new("exec args cannot be empty"))?;
+    let text = name.to_string_lossy();
+    if name.is_empty() {
+        return Err(Error::new(format!("exec: {text:?}: executable file not found in $PATH")));
+    }
+    if name.as_bytes().contains(&b'/') {
+        return match executable(name) {
+            Ok(()) => Ok(name.clone()),
+            Err(errno) => {
+                let error = Error::with_errno(format!("exec: {text:?}: {}", errno_text(errno)), errno);
+                Err(match hint(name, errno) {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                })
+            }
+        };
+    }
+    let path = env.iter().find_map(|variable| variable.as_bytes().strip_prefix(b"PATH=")).unwrap_or_default();
+    for directory in path.split(|byte| *byte == b':') {
+        let directory = if directory.is_empty() { b"." } else { directory };
+        let candidate = CString::new([directory, b"/", name.as_bytes()].concat())?;
+        if executable(&candidate).is_ok() {
+            return Ok(candidate);
+        }
+    }
+    Err(Error::with_errno(format!("exec: {text:?}: executable file not found in $PATH"), Errno::ENOENT))
+}
+
+/// Whether this process may execute the file.
+fn executable(path: &CStr) -> std::result::Result<(), Errno> {
+    let status = stat(path)?;
+    if status.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() {
+        return Err(Errno::EISDIR);
+    }
+    match nix::unistd::faccessat(nix::fcntl::AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
+        // A profile that does not know the newer call must not keep the program from running: execve has the last word.
+        Err(Errno::ENOSYS) => Ok(()),
+        other => other,
+    }
+}
+
+/// What an errno of execve does not say: which file is missing, or why one that is there cannot run.
+fn hint(path: &CStr, errno: Errno) -> Option<String> {
+    use std::io::Read;
+    let name = std::path::Path::new(std::ffi::OsStr::new(path.to_str().ok()?));
+    if errno == Errno::EACCES {
+        let mode = stat(path).ok()?.st_mode;
+        if mode & 0o111 == 0 {
+            return Some("it has no execute permission: chmod +x".to_string());
+        }
+        let flags = nix::sys::statvfs::statvfs(path).ok()?.flags();
+        return flags
+            .contains(nix::sys::statvfs::FsFlags::ST_NOEXEC)
+            .then(|| "it lies on a mount with noexec".to_string());
+    }
+    if !matches!(errno, Errno::ENOENT | Errno::ENOEXEC) {
+        return None;
+    }
+    let mut head = [0u8; 4096];
+    // Not a FIFO, which would make us wait (rule R23).
+    let mut file = {
+        use std::os::unix::fs::OpenOptionsExt;
+        std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(name).ok()?
+    };
+    let length = file.read(&mut head).ok()?;
+    let head = head.get(..length)?;
+    if let Some(line) = head.strip_prefix(b"#!") {
+        let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let target = String::from_utf8_lossy(line);
+        let interpreter = target.split_whitespace().next().unwrap_or_default();
+        return Some(match target.ends_with('\r') {
+            true => format!("its first line ends with a carriage return, so its interpreter would be {interpreter:?}"),
+            false => format!("its interpreter {interpreter:?} is missing"),
+        });
+    }
+    if head.starts_with(b"\x7fELF") {
+        let machine = u16::from_le_bytes([*head.get(18)?, *head.get(19)?]);
+        if errno == Errno::ENOEXEC {
+            return Some(format!("it is a program for {}, this machine is {}", machine_name(machine), std::env::consts::ARCH));
+        }
+        return elf_interpreter(head).map(|interpreter| format!("its program interpreter {interpreter:?} is missing"));
+    }
+    (errno == Errno::ENOEXEC).then(|| "it is no program of a format that the kernel knows; a script needs #! in its first line".to_string())
+}
+
+/// elf(5), e_machine
+fn machine_name(machine: u16) -> String {
+    match machine {
+        3 => "x86",
+        40 => "arm",
+        62 => "x86_64",
+        183 => "aarch64",
+        243 => "riscv",
+        21 => "powerpc64",
+        22 => "s390",
+        258 => "loongarch",
+        _ => return format!("machine {machine}"),
+    }
+    .to_string()
+}
+
+/// The name in PT_INTERP of a 64-bit little-endian ELF file whose headers lie in `head`.
+fn elf_interpreter(head: &[u8]) -> Option<String> {
+    let word = |offset: usize| Some(u64::from_le_bytes(head.get(offset..offset + 8)?.try_into().ok()?) as usize);
+    let half = |offset: usize| Some(u16::from_le_bytes(head.get(offset..offset + 2)?.try_into().ok()?) as usize);
+    let (table, size, count) = (word(32)?, half(54)?, half(56)?);
+    for index in 0..count.min(64) {
+        let header = table.checked_add(index * size)?;
+        if head.get(header..header + 4)? == [3, 0, 0, 0] {
+            let (offset, length) = (word(header + 8)?, word(header + 32)?);
+            let name = head.get(offset..offset.checked_add(length)?)?;
+            return Some(String::from_utf8_lossy(name.split(|byte| *byte == 0).next()?).into_owned());
+        }
+    }
+    None
+}

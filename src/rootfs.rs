@@ -1,0 +1,189 @@
+//! The root file system: what is mounted where, planned here, prepared by the parent, built by the child.
+//!
+//! The rootfs and everything in it is hostile, also while we work in it. So no path below it is resolved twice, every
+//! look-up is openat2 confined to the root's descriptor, every mount is complete (attributes, propagation) before it is
+//! attached, and what cannot be done is an error: there is no second way (rules R1-R7).
+//!
+//! Who does what: the parent, still in the host's mount namespace, opens the rootfs and all bind sources as *detached*
+//! mounts, for after the clone the kernel refuses them as sources. The child makes the file systems that depend on its
+//! namespaces and attaches everything in the order of the configuration.
+
+pub mod devices;
+pub mod masks;
+pub mod mounts;
+pub mod options;
+pub mod path;
+
+use crate::error::{Context, Error, Result};
+use crate::namespaces::Namespaces;
+use crate::sys::{self, MountAttr, mount_flags};
+use devices::Device;
+use mounts::Mount;
+use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::sched::CloneFlags;
+use nix::sys::stat::Mode;
+use oci_spec::runtime::{Linux, Spec};
+use options::Propagation;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What the container's root is made of.
+#[derive(Debug, Clone)]
+pub struct Rootfs {
+    /// Absolute path on the host.
+    pub path: PathBuf,
+    pub readonly: bool,
+    pub propagation: Option<Propagation>,
+    pub mounts: Vec<Mount>,
+    pub devices: Vec<Device>,
+    pub masked: Vec<PathBuf>,
+    pub read_only: Vec<PathBuf>,
+    /// Whether there is a mount namespace to pivot in; otherwise the root is only changed.
+    pub pivot: bool,
+}
+
+/// What the parent has opened for the child.
+pub struct Sources {
+    /// The rootfs, with its submounts, detached.
+    pub root: OwnedFd,
+    /// For each mount of the plan its source, if it is a bind from outside the rootfs.
+    pub binds: Vec<Option<OwnedFd>>,
+}
+
+impl Rootfs {
+    /// Checks root, mounts, devices and paths.
+    pub fn new(bundle: &Path, spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Result<Rootfs> {
+        let root = spec.root().as_ref().ok_or_else(|| Error::new("config.json: /root: is required"))?;
+        if root.path().as_os_str().is_empty() {
+            return Err(Error::new("config.json: /root/path: must not be empty"));
+        }
+        let path = bundle.join(root.path());
+        let path = std::fs::canonicalize(&path)
+            .context(|| format!("config.json: /root/path: invalid rootfs {}", path.display()))?;
+        if !path.is_dir() {
+            return Err(Error::new(format!("config.json: /root/path: {} is not a directory", path.display())));
+        }
+        if path == Path::new("/") && namespaces.has(CloneFlags::CLONE_NEWNS) && !namespaces.creates(CloneFlags::CLONE_NEWNS)
+        {
+            return Err(Error::new("config.json: /root/path: cannot be / in a joined mount namespace"));
+        }
+        let mounts = spec.mounts().as_deref().unwrap_or_default();
+        let mounts = mounts.iter().enumerate().map(|(i, mount)| Mount::new(i, mount, bundle, &path));
+        let mounts = mounts.collect::<Result<Vec<_>>>()?;
+        if !namespaces.has(CloneFlags::CLONE_NEWNS) {
+            if !mounts.is_empty() {
+                return Err(Error::new("config.json: /mounts: needs a private mount namespace"));
+            }
+            if linux.masked_paths().as_ref().is_some_and(|paths| !paths.is_empty()) {
+                return Err(Error::new("config.json: /linux/maskedPaths: needs a private mount namespace"));
+            }
+            if linux.readonly_paths().as_ref().is_some_and(|paths| !paths.is_empty()) {
+                return Err(Error::new("config.json: /linux/readonlyPaths: needs a private mount namespace"));
+            }
+        }
+        let propagation = match linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty()) {
+            Some(text) => Some(Propagation::parse(text).ok_or_else(|| {
+                Error::new(format!("config.json: /linux/rootfsPropagation: {text:?} is no kind of propagation"))
+            })?),
+            None => None,
+        };
+        // A bind mount on /dev brings its own devices, and they are not ours to change.
+        let own_dev = !mounts.iter().any(|mount| mount.destination == Path::new("/dev") && mount.is_bind());
+        Ok(Rootfs {
+            path,
+            readonly: root.readonly().unwrap_or(false),
+            propagation,
+            devices: devices::plan(linux.devices().as_deref().unwrap_or_default(), own_dev)?,
+            masked: absolute(linux.masked_paths().as_deref(), "/linux/maskedPaths")?,
+            read_only: absolute(linux.readonly_paths().as_deref(), "/linux/readonlyPaths")?,
+            pivot: namespaces.has(CloneFlags::CLONE_NEWNS),
+            mounts,
+        })
+    }
+
+    /// Whether the container has a /proc, to which the links in /dev lead.
+    pub fn has_proc(&self) -> bool {
+        self.mounts.iter().any(|mount| mount.destination == Path::new("/proc"))
+    }
+
+    /// Whether the container sees its cgroups.
+    pub fn shows_cgroups(&self) -> bool {
+        self.mounts.iter().any(|mount| mount.source == mounts::Source::Cgroup)
+    }
+
+    /// Opens the rootfs and the bind sources in the host's mount namespace.
+    pub fn open(&self) -> Result<Sources> {
+        let root = clone_path(&self.path, true).context(|| format!("open the rootfs {}", self.path.display()))?;
+        let binds = self.mounts.iter().map(Mount::open_source).collect::<Result<Vec<_>>>()?;
+        Ok(Sources { root, binds })
+    }
+}
+
+/// Every path must be absolute and without NUL; each is taken once.
+fn absolute(paths: Option<&[String]>, pointer: &str) -> Result<Vec<PathBuf>> {
+    let mut result: Vec<PathBuf> = Vec::new();
+    for (index, path) in paths.into_iter().flatten().enumerate() {
+        if !path.starts_with('/') || path.contains('\0') {
+            return Err(Error::new(format!("config.json: {pointer}/{index}: {path:?} is not an absolute path")));
+        }
+        let path = path::clean(Path::new(path));
+        if path == Path::new("/") {
+            return Err(Error::new(format!("config.json: {pointer}/{index}: cannot be the root itself")));
+        }
+        if !result.contains(&path) {
+            result.push(path);
+        }
+    }
+    Ok(result)
+}
+
+/// A detached copy of what is mounted at a path of the host, as this process sees it now.
+fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let flags = if recursive { mount_flags::AT_RECURSIVE } else { 0 };
+    Ok(sys::open_tree_clone(AT_FDCWD, &path, flags)?)
+}
+
+/// Attaches the rootfs where it is found on the host, so that hooks that enter the mount namespace find it there.
+///
+/// Our copy of the host's mounts is cut off first: nothing that happens here may reach the host.
+pub fn attach(rootfs: &Rootfs, sources: &Sources) -> Result<()> {
+    let slash = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).context(|| "open /")?;
+    let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+    sys::mount_setattr(slash.as_fd(), true, private).context(|| "mount_setattr(/, recursive, private)")?;
+    let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+    sys::mount_setattr(sources.root.as_fd(), true, slave).context(|| "mount_setattr(rootfs, recursive, slave)")?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let target = open(&rootfs.path, flags, Mode::empty()).context(|| format!("open {}", rootfs.path.display()))?;
+    sys::move_mount(sources.root.as_fd(), target.as_fd(), c"")
+        .context(|| format!("attach the rootfs at {}: move_mount", rootfs.path.display()))
+}
+
+/// Makes the rootfs the root of this mount namespace and lets go of the host's (rule R6).
+pub fn pivot(root: BorrowedFd<'_>) -> Result<()> {
+    nix::unistd::fchdir(root).context(|| "fchdir to the rootfs")?;
+    nix::unistd::pivot_root(".", ".").context(|| "pivot_root(\".\", \".\")")?;
+    nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH).context(|| "unmount the host's root")?;
+    nix::unistd::chdir("/").context(|| "chdir to /")
+}
+
+/// Without a mount namespace there is nothing to pivot: only the root of the process changes.
+pub fn change_root(root: BorrowedFd<'_>) -> Result<()> {
+    nix::unistd::fchdir(root).context(|| "fchdir to the rootfs")?;
+    nix::unistd::chroot(".").context(|| "chroot(\".\")")?;
+    nix::unistd::chdir("/").context(|| "chdir to /")
+}
+
+/// The last word on the root mount itself: its propagation and, if asked for, read-only.
+pub fn finish(rootfs: &Rootfs, root: BorrowedFd<'_>) -> Result<()> {
+    if let Some(propagation) = rootfs.propagation {
+        let attr = MountAttr { propagation: propagation.kind, ..MountAttr::default() };
+        sys::mount_setattr(root, propagation.recursive, attr).context(|| "set the propagation of the rootfs")?;
+    }
+    if rootfs.readonly {
+        let attr = MountAttr { set: mount_flags::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        sys::mount_setattr(root, false, attr).context(|| "make the rootfs read-only: mount_setattr(rdonly)")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! `run`: create, start, wait, delete. In the foreground corten stands for the container: signals go through, and the
+//! exit status is the program's.
+
+use crate::cli::RunArgs;
+use crate::create::{self, Launched};
+use crate::error::{Context, Error, Result};
+use crate::state::Status;
+use crate::sync::Message;
+use crate::{delete, hooks, start, sys};
+use nix::errno::Errno;
+use nix::fcntl::FlockArg;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, SigmaskHow, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+/// `corten run`; the exit status.
+pub fn run(root: &Path, args: &RunArgs) -> Result<i32> {
+    if !args.no_subreaper && !args.detach {
+        nix::sys::prctl::set_child_subreaper(true).context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
+    }
+    let launched = create::launch(root, &args.create, false)?;
+    let pid_file = args.create.pid_file.as_deref();
+    if let Err(error) = confirm(&launched) {
+        return Err(launched.undo(error, pid_file));
+    }
+    let Launched { container, lock, record, pid, pidfd, .. } = launched;
+    let poststart = record.hooks.poststart().as_deref().unwrap_or_default();
+    if let Err(error) = hooks::run("poststart", poststart, &record.to_json(Status::Running, Some(pid))) {
+        return Err(start::stop(&container, &record, error, lock));
+    }
+    drop(lock);
+    if args.detach {
+        return Ok(0);
+    }
+    let status = wait(pid, pidfd.as_fd())?;
+    if !args.keep {
+        let lock = match container.lock(FlockArg::LockExclusive) {
+            Ok(lock) => lock,
+            // Somebody else has deleted it while it ran.
+            Err(error) if error.to_string() == "container does not exist" => return Ok(status),
+            Err(error) => return Err(error),
+        };
+        delete::kill_and_remove(&container, &record)?;
+        drop(lock);
+    }
+    Ok(status)
+}
+
+/// READY has come; the end of the conversation means that execve has succeeded.
+fn confirm(launched: &Launched) -> Result<()> {
+    match launched.socket.receive()? {
+        None => Ok(()),
+        Some(Message::Error(error)) => Err(create::in_init(error)),
+        Some(other) => Err(Error::new(format!("the container's init sent {other:?}"))),
+    }
+}
+
+/// Waits for the end of a child, passing signals on to it, and reaps whatever else becomes a child of ours.
+pub fn wait(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<i32> {
+    let mut forwarded = SigSet::all();
+    // Signals that report an error of this very process are not to be blocked.
+    for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT, Signal::SIGTRAP] {
+        forwarded.remove(fault);
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&forwarded), None).context(|| "block the signals: sigprocmask")?;
+    // A child may have ended before SIGCHLD was blocked.
+    if let Some(status) = reap(pid)? {
+        return Ok(status);
+    }
+    let signals = SignalFd::with_flags(&forwarded, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context(|| "receive signals: signalfd")?;
+    loop {
+        let mut wanted = [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd, PollFlags::POLLIN)];
+        match poll(&mut wanted, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::from(errno).context("wait for the container: poll")),
+        }
+        while let Some(signal) = signals.read_signal().context(|| "read a signal")? {
+            let number = signal.ssi_signo as i32;
+            match number {
+                libc::SIGCHLD | libc::SIGPIPE | libc::SIGURG => {}
+                // One that is gone gets no more signals; its status is about to be read.
+                _ => drop(sys::pidfd_send_signal(pidfd, number)),
+            }
+        }
+        if let Some(status) = reap(pid)? {
+            return Ok(status);
+        }
+    }
+}
+
+/// Reaps every child that has ended; the status of the one with this pid: what a shell would say.
+fn reap(init: Pid) -> Result<Option<i32>> {
+    let mut status = None;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == init => status = Some(code),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == init => status = Some(128 + signal as i32),
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(status),
+            Ok(_) | Err(Errno::EINTR) => {}
+            // A real-time signal ended it, and nix has no name for those.
+            Err(Errno::EINVAL) => status = status.or(Some(128)),
+            Err(errno) => return Err(Error::from(errno).context("wait for the container: waitpid")),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! linux.seccomp -> a BPF program, by libseccomp, and from a cache the next time.
+//!
+//! The program is compiled once, when the container is created, and stored with its state, so that init and every exec
+//! load the very same one. libseccomp compiles it as a tree, which loads and runs faster than its list.
+
+mod cache;
+mod stub;
+
+use crate::error::{Context, Error, Result};
+use crate::sys;
+use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSyscall};
+use serde::Serialize;
+
+/// A program that is ready to be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// SECCOMP_FILTER_FLAG_* of seccomp(2)
+    pub flags: u32,
+    /// Instructions of eight bytes each.
+    pub program: Vec<u8>,
+}
+
+const FLAG_TSYNC: u32 = 1;
+const FLAG_LOG: u32 = 2;
+const FLAG_SPEC_ALLOW: u32 = 4;
+
+/// Compiles a profile, or takes the result of an earlier time.
+pub fn filter(profile: &LinuxSeccomp) -> Result<Filter> {
+    let flags = flags(profile)?;
+    let key = cache::key(profile)?;
+    let program = match cache::load(&key) {
+        Some(program) => program,
+        None => {
+            let program = compile(profile).context(|| "compile the seccomp profile")?;
+            cache::store(&key, &program);
+            program
+        }
+    };
+    Ok(Filter { flags, program })
+}
+
+impl Filter {
+    /// Loads the filter into this process; from here on it decides what the process may ask of the kernel.
+    pub fn load(&self) -> Result<()> {
+        sys::load_seccomp(self.flags, &self.program)
+            .map(drop)
+            .context(|| format!("load the seccomp filter of {} instructions", self.program.len() / 8))
+    }
+}
+
+/// Without `flags` the mitigation of speculative store bypass is left off, as runc does; an empty list means none.
+fn flags(profile: &LinuxSeccomp) -> Result<u32> {
+    let Some(list) = profile.flags() else { return Ok(FLAG_SPEC_ALLOW) };
+    let mut flags = 0;
+    for flag in list {
+        flags |= match flag {
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => FLAG_TSYNC,
+            LinuxSeccompFilterFlag::SeccompFilterFlagLog => FLAG_LOG,
+            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => FLAG_SPEC_ALLOW,
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+                return Err(Error::new(
+                    "config.json: /linux/seccomp/flags: WAIT_KILLABLE_RECV needs the action SCMP_ACT_NOTIFY",
+                ));
+            }
+        };
+    }
+    Ok(flags)
+}
+
+/// The name that config.json has for a value of oci-spec.
+fn name_of(value: impl Serialize) -> Result<String> {
+    match serde_json::to_value(value)? {
+        serde_json::Value::String(name) => Ok(name),
+        other => Err(Error::new(format!("{other} is no name"))),
+    }
+}
+
+fn action(action: LinuxSeccompAction, errno: Option<u32>, pointer: &str) -> Result<ScmpAction> {
+    use LinuxSeccompAction as Action;
+    let bad = |why: &str| Error::new(format!("config.json: /linux/seccomp/{pointer}: {why}"));
+    if errno.is_some() && !matches!(action, Action::ScmpActErrno | Action::ScmpActTrace) {
+        return Err(bad("this action takes no errno"));
+    }
+    let errno = errno.unwrap_or(libc::EPERM as u32);
+    let errno = u16::try_from(errno).map_err(|_| bad("the errno is out of range"))?;
+    Ok(match action {
+        Action::ScmpActKill | Action::ScmpActKillThread => ScmpAction::KillThread,
+        Action::ScmpActKillProcess => ScmpAction::KillProcess,
+        Action::ScmpActTrap => ScmpAction::Trap,
+        Action::ScmpActErrno => ScmpAction::Errno(errno.into()),
+        Action::ScmpActTrace => ScmpAction::Trace(errno),
+        Action::ScmpActLog => ScmpAction::Log,
+        Action::ScmpActAllow => ScmpAction::Allow,
+        Action::ScmpActNotify => return Err(bad("SCMP_ACT_NOTIFY is not supported by this version")),
+    })
+}
+
+/// Refuses what the kernel need not be asked for; `plan` calls this before anything is made.
+pub fn check(profile: &LinuxSeccomp) -> Result<()> {
+    if profile.listener_path().is_some() {
+        return Err(Error::new("config.json: /linux/seccomp/listenerPath: is not supported by this version"));
+    }
+    if profile.listener_metadata().as_ref().is_some_and(|metadata| !metadata.is_empty()) {
+        return Err(Error::new("config.json: /linux/seccomp/listenerMetadata: needs listenerPath beside it"));
+    }
+    flags(profile)?;
+    action(profile.default_action(), profile.default_errno_ret(), "defaultAction")?;
+    for (index, rule) in profile.syscalls().iter().flatten().enumerate() {
+        if rule.names().is_empty() {
+            return Err(Error::new(format!("config.json: /linux/seccomp/syscalls/{index}/names: must not be empty")));
+        }
+        action(rule.action(), rule.errno_ret(), &format!("syscalls/{index}/action"))?;
+        if rule.args().iter().flatten().any(|arg| arg.index() > 5) {
+            return Err(Error::new(format!("config.json: /linux/seccomp/syscalls/{index}/args: the index is above 5")));
+        }
+    }
+    Ok(())
+}
+
+/// The architectures of the filter: the native one always, and those of the profile.
+fn architectures(profile: &LinuxSeccomp) -> Result<Vec<ScmpArch>> {
+    let mut architectures = vec![ScmpArch::native()];
+    for architecture in profile.architectures().iter().flatten() {
+        let name = name_of(architecture)?;
+        let architecture: ScmpArch = name
+            .parse()
+            .map_err(|_| Error::new(format!("config.json: /linux/seccomp/architectures: {name} is not known")))?;
+        if architecture != ScmpArch::Native && !architectures.contains(&architecture) {
+            architectures.push(architecture);
+        }
+    }
+    Ok(architectures)
+}
+
+impl From<libseccomp::error::SeccompError> for Error {
+    fn from(error: libseccomp::error::SeccompError) -> Error {
+        Error::new(format!("libseccomp: {error}"))
+    }
+}
+
+fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
+    let default = action(profile.default_action(), profile.default_errno_ret(), "defaultAction")?;
+    let architectures = architectures(profile)?;
+    let mut filter = ScmpFilterContext::new(default)?;
+    for architecture in &architectures {
+        filter.add_arch(*architecture)?;
+    }
+    filter.set_ctl_optimize(2)?;
+    let mut newer: Vec<(u32, ScmpAction)> = Vec::new();
+    for (index, rule) in profile.syscalls().iter().flatten().enumerate() {
+        let action = action(rule.action(), rule.errno_ret(), &format!("syscalls/{index}/action"))?;
+        // A rule that says what happens anyway is an error to libseccomp.
+        let is_default = action == default;
+        for name in rule.names() {
+            match ScmpSyscall::from_name(name) {
+                Ok(_) if is_default => {}
+                Ok(syscall) => add_rule(&mut filter, action, syscall, rule)
+                    .map_err(|error| error.context(format!("/linux/seccomp/syscalls/{index}: {name}")))?,
+                // Names that nobody knows are ignored: profiles are written for many kernels and architectures.
+                Err(_) if rule.args().as_ref().is_none_or(Vec::is_empty) => {
+                    newer.extend(stub::newer_syscall(name).map(|number| (number, action)));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    let compiled = filter.export_bpf_mem()?;
+    let stub = match default {
+        // A default that lets calls pass needs no word about calls that nobody thought of.
+        ScmpAction::Allow | ScmpAction::Log | ScmpAction::Trace(_) => stub::build(&[], &newer, None),
+        _ => stub::build(&architectures, &newer, Some(profile)),
+    };
+    Ok([stub, compiled].concat())
+}
+
+/// Adds one rule. Conditions on different arguments must all hold; several on the same argument are alternatives, for
+/// which libseccomp wants a rule each.
+fn add_rule(filter: &mut ScmpFilterContext, action: ScmpAction, syscall: ScmpSyscall, rule: &LinuxSyscall) -> Result<()> {
+    let mut conditions = Vec::new();
+    let mut seen = [0u32; 6];
+    for arg in rule.args().iter().flatten() {
+        let op: ScmpCompareOp = name_of(arg.op())?.parse()?;
+        let index = arg.index() as u32;
+        seen[arg.index().min(5)] += 1;
+        conditions.push(match op {
+            ScmpCompareOp::MaskedEqual(_) => {
+                let value = arg.value_two().unwrap_or(0);
+                ScmpArgCompare::new(index, ScmpCompareOp::MaskedEqual(arg.value()), value)
+            }
+            op => ScmpArgCompare::new(index, op, arg.value()),
+        });
+    }
+    if conditions.is_empty() {
+        filter.add_rule(action, syscall)?;
+    } else if seen.iter().any(|count| *count > 1) {
+        for condition in conditions {
+            filter.add_rule_conditional(action, syscall, &[condition])?;
+        }
+    } else {
+        filter.add_rule_conditional(action, syscall, &conditions)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(json: &str) -> LinuxSeccomp {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_profile_compiles_and_its_stub_is_in_front() {
+        let text = r#"{"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X32"],
+                       "syscalls": [{"names": ["read", "write", "no_such_call"], "action": "SCMP_ACT_ALLOW"}]}"#;
+        let program = compile(&profile(text)).unwrap();
+        assert!(program.len() > 64 && program.len() % 8 == 0);
+        // ld [4]: the architecture
+        assert_eq!(program[..8], [0x20, 0, 0, 0, 4, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for (text, message) in [
+            (r#"{"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}"#, "takes no errno"),
+            (r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}"#, "listenerPath"),
+            (r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [], "action": "SCMP_ACT_LOG"}]}"#, "empty"),
+        ] {
+            assert!(check(&profile(text)).unwrap_err().to_string().contains(message), "{text}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `start`: tells the init of a created container to execute the user's program, and waits until it has.
+
+use crate::error::{Error, Result};
+use crate::state::{Container, Record, START_SOCKET, Status};
+use crate::sync::{self, Message};
+use crate::{create, delete, hooks, log};
+use nix::fcntl::FlockArg;
+use std::path::Path;
+
+/// `corten start ID`
+pub fn start(root: &Path, id: &str) -> Result<()> {
+    let container = Container::find(root, id)?;
+    let lock = container.lock(FlockArg::LockExclusive)?;
+    let record = container.record()?;
+    let (status, init) = container.status(&record)?;
+    match status {
+        Status::Created => {}
+        Status::Stopped => return Err(Error::new("cannot start a container that has stopped")),
+        Status::Creating => return Err(Error::new("cannot start a container that is not created yet")),
+        Status::Running | Status::Paused => return Err(Error::new("cannot start an already running container")),
+    }
+    if record.process.is_none() {
+        return Err(Error::new("config.json: /process: is required to start a container"));
+    }
+    let socket = sync::connect_for_start(container.directory(), START_SOCKET)?;
+    socket.send(&Message::Start)?;
+    // READY, then the end of the conversation: the socket has gone with execve.
+    let outcome = match socket.receive()? {
+        Some(Message::Ready) => socket.receive()?,
+        None => Some(Message::Error(Error::new("container init ended"))),
+        other => other,
+    };
+    match outcome {
+        None => {}
+        Some(Message::Error(error)) => {
+            // Init is gone: what it leaves is a stopped container.
+            return Err(create::in_init(error));
+        }
+        Some(other) => return Err(Error::new(format!("the container's init sent {other:?}"))),
+    }
+    let pid = init.map(|init| init.pid);
+    log::debug(|| format!("container {id} is running"));
+    let poststart = record.hooks.poststart().as_deref().unwrap_or_default();
+    if let Err(error) = hooks::run("poststart", poststart, &record.to_json(Status::Running, pid)) {
+        return Err(stop(&container, &record, error, lock));
+    }
+    Ok(())
+}
+
+/// A failing poststart hook stops the container and continues with its deletion (runtime.md: lifecycle, step 9).
+pub fn stop(container: &Container, record: &Record, error: Error, lock: crate::state::Lock) -> Error {
+    let stopped = delete::kill_and_remove(container, record);
+    drop(lock);
+    match stopped {
+        Ok(()) => error,
+        Err(left) => error.hint(format!("and stopping the container failed: {left}")),
+    }
+}
