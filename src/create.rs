@@ -46,7 +46,10 @@ fn finish(launched: &Launched) -> Result<()> {
 pub fn launch(root: &Path, args: &CreateArgs, start_later: bool) -> Result<Launched> {
     selfexe::protect()?;
     check_preserved(args.preserve_fds)?;
-    let plan = plan::load(&args.bundle)?;
+    let mut plan = plan::load(&args.bundle)?;
+    if let Some(process) = &mut plan.process {
+        process.grant_what_is_there()?;
+    }
     let root = Root::make(root)?;
     let layout = Layout::detect()?;
 

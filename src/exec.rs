@@ -40,7 +40,8 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
         Status::Stopped => return Err(Error::new("cannot exec in a stopped container")),
         Status::Creating => return Err(Error::new("cannot exec in a container that is not created yet")),
     }
-    let process = process(args, &words, &record)?;
+    let mut process = process(args, &words, &record)?;
+    process.grant_what_is_there()?;
     let init = init.map(|init| init.pidfd().map(|pidfd| pidfd.map(|pidfd| (init, pidfd)))).transpose()?.flatten();
     let Some((init, init_pidfd)) = init else { return Err(Error::new("cannot exec in a stopped container")) };
     let joined = Joined::new(&record, init, init_pidfd)?;

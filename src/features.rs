@@ -5,7 +5,7 @@ use serde_json::json;
 use std::io::Write;
 
 /// What rootfs::options understands; options of file systems are not listed.
-const MOUNT_OPTIONS: [&str; 58] = [
+const MOUNT_OPTIONS: &[&str] = &[
     "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "lazytime", "loud", "mand",
     "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nolazytime", "nomand", "norelatime", "nostrictatime",
     "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "rexec", "rnoatime",

@@ -7,8 +7,8 @@ use crate::capabilities::{self, CapabilitySets};
 use crate::cgroups;
 use crate::error::{Context, Error, Result};
 use crate::log;
-use crate::namespaces::{self, Namespaces};
-use crate::rootfs::{self, Rootfs};
+use crate::namespaces::Namespaces;
+use crate::rootfs::Rootfs;
 use crate::sysctl::{self, Sysctl};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
@@ -366,6 +366,12 @@ fn check_hooks(hooks: &Hooks) -> Result<()> {
 }
 
 impl Process {
+    /// Takes out the capabilities that the runtime cannot give.
+    pub fn grant_what_is_there(&mut self) -> Result<()> {
+        self.capabilities = self.capabilities.map(crate::capabilities::CapabilitySets::grantable).transpose()?;
+        Ok(())
+    }
+
     /// Checks a process; `whence` begins the messages (`config.json: /process`, `process.json: `).
     pub fn new(process: &oci_spec::runtime::Process, whence: &str) -> Result<Process> {
         let bad = |field: &str, why: &str| Error::new(format!("{whence}{field}: {why}"));

@@ -1,6 +1,5 @@
 //! The last steps before execve, the same for a container's init and for exec, in the order of rule R12.
 
-use crate::capabilities::CapabilitySets;
 use crate::error::{Context, Error, Result, errno_text};
 use crate::plan::Process;
 use crate::seccomp::Filter;
@@ -68,16 +67,12 @@ impl Confinement<'_> {
             chdir(&process.cwd).map_err(|errno| cwd_error(&process.cwd, errno))?;
             check_cwd()?;
         }
-        if let Some(sets) = self.capabilities()? {
+        if let Some(sets) = &process.capabilities {
             sets.apply()?;
         }
         let path = look_up(process, &env)?;
         let filter = self.filter.filter(|_| process.no_new_privileges).cloned();
         Ok(Ready { path, args: process.args.clone(), env, filter })
-    }
-
-    fn capabilities(&self) -> Result<Option<CapabilitySets>> {
-        Ok(self.process.capabilities)
     }
 
     /// Bounding set, groups, user. The permitted set survives the change of user so that `apply` can still choose.

@@ -9,8 +9,11 @@ mod stub;
 use crate::error::{Context, Error, Result};
 use crate::sys;
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSyscall};
 use serde::Serialize;
+use std::fs::File;
+use std::io::{Read, Seek};
 
 /// A program that is ready to be loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,13 +168,24 @@ fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
             }
         }
     }
-    let compiled = filter.export_bpf_mem()?;
+    let compiled = export(&filter)?;
     let stub = match default {
         // A default that lets calls pass needs no word about calls that nobody thought of.
         ScmpAction::Allow | ScmpAction::Log | ScmpAction::Trace(_) => stub::build(&[], &newer, None),
         _ => stub::build(&architectures, &newer, Some(profile)),
     };
     Ok([stub, compiled].concat())
+}
+
+/// The program as bytes, by way of a file in memory: the crate has the direct way only where pkg-config finds 2.6.
+fn export(filter: &ScmpFilterContext) -> Result<Vec<u8>> {
+    let file = memfd_create(c"seccomp", MFdFlags::MFD_CLOEXEC).context(|| "memfd_create")?;
+    filter.export_bpf(&file)?;
+    let mut file = File::from(file);
+    let mut program = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut program)?;
+    Ok(program)
 }
 
 /// Adds one rule. Conditions on different arguments must all hold; several on the same argument are alternatives, for

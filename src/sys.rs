@@ -143,8 +143,6 @@ pub mod mount_flags {
     pub const AT_RECURSIVE: u32 = 0x8000;
     /// The path is empty: the descriptor itself is meant.
     pub const AT_EMPTY_PATH: u32 = 0x1000;
-    /// A trailing symlink is not followed.
-    pub const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
 
     /// mount_setattr(2) and fsmount(2): attributes of one mount.
     pub const MOUNT_ATTR_RDONLY: u64 = 0x1;
@@ -265,12 +263,6 @@ impl FsContext {
 pub fn close_range(first: u32, last: u32) -> SysResult<()> {
     // SAFETY: called where no OwnedFd of the range is used any more: right before execve, which ends this program.
     unsafe { call(libc::SYS_close_range, [u64::from(first), u64::from(last), 0, 0, 0, 0]).map(drop) }
-}
-
-/// `close_range(first, ~0, CLOSE_RANGE_CLOEXEC)`
-pub fn close_on_exec_from(first: u32) -> SysResult<()> {
-    // SAFETY: changes only the close-on-exec flag.
-    unsafe { call(libc::SYS_close_range, [u64::from(first), u64::from(u32::MAX), 4, 0, 0, 0]).map(drop) }
 }
 
 /// `keyctl(KEYCTL_JOIN_SESSION_KEYRING, name)`: the serial number of the new session keyring.

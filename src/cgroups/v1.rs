@@ -212,7 +212,12 @@ pub fn kill(cgroups: &Cgroups) -> Result<()> {
         // Freezing only narrows the race; the caller looks again until nobody is left.
         let _ = freezer.freeze();
     }
-    let killed = cgroups.processes().map(|pids| pids.iter().for_each(|pid| drop(send(*pid, Signal::SIGKILL))));
+    let killed = cgroups.processes().map(|pids| {
+        for pid in pids {
+            // One that is gone already is what we want.
+            let _ = send(pid, Signal::SIGKILL);
+        }
+    });
     if let Some(freezer) = &freezer {
         freezer.thaw().map_err(|error| Error::new(format!("thaw the container: {error}")))?;
     }

@@ -24,23 +24,43 @@ pub fn open_null() -> Result<OwnedFd> {
 
 /// Hides each path: a directory under an empty read-only tmpfs, which all share, anything else under the null device.
 pub fn mask(root: BorrowedFd<'_>, paths: &[PathBuf], null: BorrowedFd<'_>) -> Result<()> {
+    let mut null_cover = Cover { mount: null, is_attached: false };
     let mut empty: Option<OwnedFd> = None;
+    let mut empty_is_attached = false;
     for masked in paths {
         let what = || format!("mask {}", masked.display());
         let Some(target) = open_target(root, masked).context(what)? else { continue };
-        let cover = if path::is_directory(&fstat(&target).context(|| "fstat").context(what)?) {
+        if path::is_directory(&fstat(&target).context(|| "fstat").context(what)?) {
             let empty = match &mut empty {
                 Some(empty) => empty,
                 none => none.insert(empty_directory().context(what)?),
             };
-            path::clone_at(empty.as_fd(), false)
+            let mut cover = Cover { mount: empty.as_fd(), is_attached: empty_is_attached };
+            cover.put_on(target.as_fd()).context(what)?;
+            empty_is_attached = true;
         } else {
-            path::clone_at(null, false)
-        };
-        let cover = cover.context(|| "open_tree(clone)").context(what)?;
-        sys::move_mount(cover.as_fd(), target.as_fd(), c"").context(|| "move_mount").context(what)?;
+            null_cover.put_on(target.as_fd()).context(what)?;
+        }
     }
     Ok(())
+}
+
+/// A mount that is to hide several things. The kernel copies no mount that is attached nowhere, so the first target gets
+/// the mount itself, and the others a copy of it.
+struct Cover<'a> {
+    mount: BorrowedFd<'a>,
+    is_attached: bool,
+}
+
+impl Cover<'_> {
+    fn put_on(&mut self, target: BorrowedFd<'_>) -> Result<()> {
+        if !self.is_attached {
+            self.is_attached = true;
+            return sys::move_mount(self.mount, target, c"").context(|| "move_mount");
+        }
+        let copy = path::clone_at(self.mount, false).context(|| "open_tree(clone)")?;
+        sys::move_mount(copy.as_fd(), target, c"").context(|| "move_mount")
+    }
 }
 
 /// A tmpfs without room for anything.

@@ -127,21 +127,18 @@ impl Mount {
         }
     }
 
-    /// Makes the detached mount.
-    fn make(&self, root: BorrowedFd<'_>, opened: Option<&OwnedFd>) -> Result<OwnedFd> {
-        let mount = match (&self.source, opened) {
-            (Source::FileSystem { fstype, source }, _) => return self.make_file_system(fstype, source),
-            (Source::BindInRoot(path), _) => {
+    /// Makes the detached mount, if the parent has not opened it.
+    fn make(&self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
+        match &self.source {
+            Source::FileSystem { fstype, source } => self.make_file_system(fstype, source),
+            Source::BindInRoot(path) => {
                 let source = path::open_in_root(root, path, OFlag::O_PATH)
                     .context(|| format!("open {} in the rootfs", path.display()))?;
                 path::clone_at(source.as_fd(), self.options.bind == Some(true))
-                    .context(|| format!("open_tree(clone) {} in the rootfs", path.display()))?
+                    .context(|| format!("open_tree(clone) {} in the rootfs", path.display()))
             }
-            (_, Some(source)) => source.try_clone()?,
-            (_, None) => return Err(Error::new("its source was not opened")),
-        };
-        self.set_attributes(mount.as_fd(), true)?;
-        Ok(mount)
+            Source::Bind(_) | Source::Cgroup => Err(Error::new("its source was not opened")),
+        }
     }
 
     fn make_file_system(&self, fstype: &CString, source: &CString) -> Result<OwnedFd> {
@@ -157,7 +154,7 @@ impl Mount {
                 None => error,
             }
         };
-        if !source.is_empty() && source != fstype {
+        if !source.is_empty() {
             context.set_string(c"source", source).map_err(|errno| explain(errno, format!("fsconfig(source={source:?})")))?;
         }
         for (key, value) in &self.options.data {
@@ -172,7 +169,6 @@ impl Mount {
             })?;
         }
         let mount = context.mount(self.options.attr.set).map_err(|errno| explain(errno, "fsmount".to_string()))?;
-        self.set_attributes(mount.as_fd(), false)?;
         Ok(mount)
     }
 
@@ -251,7 +247,7 @@ pub fn attach_cgroups(rootfs: &Rootfs, sources: &Sources, cgroup: &cgroups::View
     let Some(first) = rootfs.mounts.iter().position(|mount| mount.source == Source::Cgroup) else { return Ok(()) };
     for (position, mount) in rootfs.mounts.iter().enumerate().skip(first) {
         match mount.source {
-            Source::Cgroup => attach_cgroup(rootfs, sources, mount, cgroup).context(|| mount.to_string())?,
+            Source::Cgroup => attach_cgroup(sources, mount, cgroup).context(|| mount.to_string())?,
             _ => attach_range(rootfs, sources, position..position + 1)?,
         }
     }
@@ -267,13 +263,21 @@ fn attach_range(rootfs: &Rootfs, sources: &Sources, range: std::ops::Range<usize
 }
 
 fn attach(mount: &Mount, root: BorrowedFd<'_>, opened: Option<&OwnedFd>) -> Result<()> {
-    let made = mount.make(root, opened)?;
-    let target = mount.open_target(root, made.as_fd())?;
-    move_onto(made.as_fd(), target.as_fd())?;
+    let made;
+    let detached = match opened {
+        Some(opened) => opened.as_fd(),
+        None => {
+            made = mount.make(root)?;
+            made.as_fd()
+        }
+    };
+    mount.set_attributes(detached, mount.is_bind())?;
+    let target = mount.open_target(root, detached)?;
+    move_onto(detached, target.as_fd())?;
     // An unbindable mount cannot be moved, so this comes last.
     if let Some(propagation) = mount.options.propagation.iter().find(|p| p.kind == libc::MS_UNBINDABLE) {
         let attr = MountAttr { propagation: propagation.kind, ..MountAttr::default() };
-        sys::mount_setattr(made.as_fd(), propagation.recursive, attr).context(|| "mount_setattr(unbindable)")?;
+        sys::mount_setattr(detached, propagation.recursive, attr).context(|| "mount_setattr(unbindable)")?;
     }
     Ok(())
 }
@@ -287,7 +291,7 @@ fn move_onto(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
 
 /// v2: the hierarchy itself, which a cgroup namespace shows from the container's cgroup down. v1: a tmpfs with each
 /// hierarchy's directory of the container bound into it.
-fn attach_cgroup(rootfs: &Rootfs, sources: &Sources, mount: &Mount, view: &cgroups::View) -> Result<()> {
+fn attach_cgroup(sources: &Sources, mount: &Mount, view: &cgroups::View) -> Result<()> {
     let root = sources.root.as_fd();
     let attributes = mount.options.attr;
     let made = match view {

@@ -39,7 +39,7 @@ pub fn open_without_links(root: BorrowedFd<'_>, path: &Path, flags: OFlag) -> ni
 }
 
 fn resolve(root: BorrowedFd<'_>, path: &Path, flags: OFlag, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY).resolve(resolve);
+    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
     let mut tries = 0;
     loop {
         match openat2(root, path, how) {
