@@ -6,6 +6,8 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
@@ -122,6 +124,7 @@ pub struct Machine {
     /// The directory of all tests; the probe lies in it.
     pub tmp: PathBuf,
     mounts: Mountinfo,
+    real_root: Option<File>,
 }
 
 impl Machine {
@@ -173,7 +176,12 @@ struct Options {
 impl Options {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         let cpus = std::thread::available_parallelism().map_or(2, usize::from);
-        let mut options = Options { view: View::Host, list: false, jobs: (cpus * 2).min(8), filters: Vec::new() };
+        let mut options = Options {
+            view: View::Host,
+            list: false,
+            jobs: (cpus * 2).min(8),
+            filters: Vec::new(),
+        };
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--list" => options.list = true,
@@ -183,7 +191,10 @@ impl Options {
                     other => return Err(format!("--view takes host or v2, not {other:?}")),
                 },
                 "--jobs" => {
-                    let number = words.next().and_then(|text| text.parse().ok()).filter(|number| *number > 0);
+                    let number = words
+                        .next()
+                        .and_then(|text| text.parse().ok())
+                        .filter(|number| *number > 0);
                     options.jobs = number.ok_or("--jobs takes a positive number")?;
                 }
                 word if word.starts_with('-') => return Err(format!("unknown option {word}")),
@@ -212,7 +223,11 @@ pub fn main(modules: &[(&str, &[Test])]) -> ExitCode {
     };
     let selected: Vec<(String, Test)> = modules
         .iter()
-        .flat_map(|(module, tests)| tests.iter().map(move |test| (format!("{module}::{}", test.name), *test)))
+        .flat_map(|(module, tests)| {
+            tests
+                .iter()
+                .map(move |test| (format!("{module}::{}", test.name), *test))
+        })
         .filter(|(name, _)| options.filters.is_empty() || options.filters.iter().any(|filter| name.contains(filter)))
         .collect();
     if options.list {
@@ -246,7 +261,7 @@ fn prepare(options: &Options) -> Result<Machine, String> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(|error| format!("make all mounts private: {error}"))?;
-    arrange_cgroups(options.view, &name)?;
+    let real_root = arrange_cgroups(options.view, &name)?;
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("become a subreaper: {error}"))?;
     let tmp = env::temp_dir().join(format!("corten-it-{}", std::process::id()));
     fs::create_dir(&tmp).map_err(|error| format!("make {}: {error}", tmp.display()))?;
@@ -255,7 +270,17 @@ fn prepare(options: &Options) -> Result<Machine, String> {
     fs::copy(busybox, tmp.join("busybox")).map_err(|error| format!("copy {}: {error}", busybox.display()))?;
     let cgroup2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     runtime::start_reaper();
-    Ok(Machine { runtime, name, version, view: options.view, cgroup2, tmp, mounts: Mountinfo::read() })
+    let mounts = Mountinfo::read();
+    Ok(Machine {
+        runtime,
+        name,
+        version,
+        view: options.view,
+        cgroup2,
+        tmp,
+        mounts,
+        real_root,
+    })
 }
 
 /// The binary under test: what CORTEN_UNDER_TEST names, else what cargo has just built.
@@ -267,8 +292,10 @@ fn runtime_under_test() -> Result<PathBuf, String> {
 
 /// What `--version` begins with: the name, the word `version`, the version.
 fn name_and_version(runtime: &Path) -> Result<(String, String), String> {
-    let output =
-        Command::new(runtime).arg("--version").output().map_err(|error| format!("{}: {error}", runtime.display()))?;
+    let output = Command::new(runtime)
+        .arg("--version")
+        .output()
+        .map_err(|error| format!("{}: {error}", runtime.display()))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut words = text.split_whitespace();
     match (words.next(), words.next(), words.next()) {
@@ -283,36 +310,84 @@ fn probe() -> Result<PathBuf, String> {
         return Ok(path.into());
     }
     let here = env::current_exe().map_err(|error| format!("/proc/self/exe: {error}"))?;
-    let profile_dir = here.ancestors().nth(2).ok_or("the test binary lies in no target directory")?;
+    let profile_dir = here
+        .ancestors()
+        .nth(2)
+        .ok_or("the test binary lies in no target directory")?;
     let probe = profile_dir.join("examples/probe");
     if let Some(cargo) = env::var_os("CARGO") {
         let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
             Some("debug") | None => "dev",
             Some(name) => name,
         };
-        let status = Command::new(cargo).args(["build", "--quiet", "--example", "probe", "--profile", profile]).status();
+        let status = Command::new(cargo)
+            .args(["build", "--quiet", "--example", "probe", "--profile", profile])
+            .status();
         if !status.is_ok_and(|status| status.success()) {
             return Err("cargo build --example probe failed".to_owned());
         }
     }
-    if probe.exists() { Ok(probe) } else { Err(format!("{}: cargo build --example probe", probe.display())) }
+    if probe.exists() {
+        Ok(probe)
+    } else {
+        Err(format!("{}: cargo build --example probe", probe.display()))
+    }
 }
 
-/// Shows the runtime the cgroup mounts that were asked for.
-fn arrange_cgroups(view: View, name: &str) -> Result<(), String> {
-    let say = |what: &str, error: nix::Error| format!("{what}: {error}");
-    if view == View::V2 && !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        let status = Command::new("umount").args(["-R", "/sys/fs/cgroup"]).status();
-        if !status.is_ok_and(|status| status.success()) {
-            return Err("umount -R /sys/fs/cgroup failed".to_owned());
-        }
-        mount(Some("none"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>)
-            .map_err(|error| say("mount cgroup2", error))?;
+/// Shows the runtime the cgroup mounts that were asked for; returns the box of [`show_v2`].
+fn arrange_cgroups(view: View, name: &str) -> Result<Option<File>, String> {
+    if view == View::V2 {
+        return show_v2().map(Some);
     }
-    if view == View::Host && name == "crun" && Path::new("/sys/fs/cgroup/unified").exists() {
-        return hide_unified().map_err(|error| say("hide the cgroup2 of the hybrid hierarchy", error));
+    if name == "crun" && Path::new("/sys/fs/cgroup/unified").exists() {
+        hide_unified().map_err(|error| format!("hide the cgroup2 of the hybrid hierarchy: {error}"))?;
     }
-    Ok(())
+    Ok(None)
+}
+
+/// The name of the cgroup that is the root for everything that the harness starts under `--view v2`.
+fn box_name() -> String {
+    format!("corten-it-{}", std::process::id())
+}
+
+/// Mounts one cgroup2 at /sys/fs/cgroup, as seen from a cgroup namespace that begins in a box of the harness's own.
+///
+/// Without the box the root would hold every process of the machine, and crun 1.28 has killed them all there. The
+/// harness itself sits in a leaf, so that controllers can be enabled in the root of the box. Returns the real root.
+fn show_v2() -> Result<File, String> {
+    let (dir, none) = ("/sys/fs/cgroup", None::<&str>);
+    let status = Command::new("umount").args(["-R", dir]).status();
+    if !status.is_ok_and(|status| status.success()) {
+        return Err("umount -R /sys/fs/cgroup failed".to_owned());
+    }
+    let say = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    let mount_it = || mount(Some("none"), dir, Some("cgroup2"), MsFlags::empty(), none).map_err(std::io::Error::from);
+    mount_it().map_err(say("mount cgroup2"))?;
+    let root = File::open(dir).map_err(say("open the root of cgroup2"))?;
+    let own = Path::new(dir).join(box_name());
+    fs::create_dir(&own).map_err(say("make a cgroup"))?;
+    for controller in fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
+        .unwrap_or_default()
+        .split_whitespace()
+    {
+        // A controller that can not be enabled is one that the tests will find missing.
+        let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", format!("+{controller}"));
+    }
+    fs::write(own.join("cgroup.procs"), "0").map_err(say("enter a cgroup"))?;
+    unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|error| format!("unshare the cgroup namespace: {error}"))?;
+    umount2(dir, MntFlags::MNT_DETACH).map_err(|error| format!("umount cgroup2: {error}"))?;
+    mount_it().map_err(say("mount cgroup2 again"))?;
+    fs::create_dir("/sys/fs/cgroup/harness").map_err(say("make a cgroup for the harness"))?;
+    fs::write("/sys/fs/cgroup/harness/cgroup.procs", "0").map_err(say("enter the cgroup of the harness"))?;
+    Ok(root)
+}
+
+/// Leaves the box and removes it.
+fn leave_box(root: &File) -> std::io::Result<()> {
+    let root = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+    fs::write(root.join("cgroup.procs"), "0")?;
+    fs::remove_dir(root.join(box_name()).join("harness"))?;
+    fs::remove_dir(root.join(box_name()))
 }
 
 /// crun refuses a hybrid hierarchy altogether, so it gets to see the v1 part only: a new tmpfs with the v1 mounts bound
@@ -328,7 +403,13 @@ fn hide_unified() -> nix::Result<()> {
             mount(Some(&controller), &target, none, MsFlags::MS_BIND, none)?;
         }
     }
-    mount(Some(staging), "/sys/fs/cgroup", none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+    mount(
+        Some(staging),
+        "/sys/fs/cgroup",
+        none,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        none,
+    )
 }
 
 /// Runs the parallel tests on several threads, then the serial ones; prints what did not pass and the totals.
@@ -364,7 +445,13 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
     let begin = Instant::now();
     let tag = format!("ct{}-{}", std::process::id(), runtime::unique());
     let dir = machine.tmp.join(&tag);
-    let case = Case { machine, tag, dir, deadline: begin + TEST_TIMEOUT, counter: Cell::new(0) };
+    let case = Case {
+        machine,
+        tag,
+        dir,
+        deadline: begin + TEST_TIMEOUT,
+        counter: Cell::new(0),
+    };
     let mut outcome = match fs::create_dir_all(case.root()) {
         // A bug in a test must not take the other tests with it.
         Ok(()) => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (test.run)(&case)))
@@ -382,7 +469,11 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
     if !keep {
         leftovers::remove_directory(&case.dir);
     }
-    Verdict { name, outcome, seconds: begin.elapsed().as_secs_f64() }
+    Verdict {
+        name,
+        outcome,
+        seconds: begin.elapsed().as_secs_f64(),
+    }
 }
 
 /// The reason why the runtime under test is known to fail a test, if it is.
@@ -391,13 +482,17 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
 fn known_difference(machine: &Machine, test: &str) -> Option<&'static str> {
     let view = if machine.view == View::V2 { "v2" } else { "host" };
     let full = format!("{}-{}", machine.name, machine.version);
-    KNOWN_DIFFERENCES.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
-        let mut columns = line.split('\t');
-        let (who, name, reason) = (columns.next()?, columns.next()?, columns.next()?);
-        let (runtime, only) = who.split_once('@').unwrap_or((who, view));
-        let applies = (runtime == machine.name || full.starts_with(runtime) && runtime.contains('-')) && only == view;
-        (applies && name == test).then_some(reason)
-    })
+    KNOWN_DIFFERENCES
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .find_map(|line| {
+            let mut columns = line.split('\t');
+            let (who, name, reason) = (columns.next()?, columns.next()?, columns.next()?);
+            let (runtime, only) = who.split_once('@').unwrap_or((who, view));
+            let applies =
+                (runtime == machine.name || full.starts_with(runtime) && runtime.contains('-')) && only == view;
+            (applies && name == test).then_some(reason)
+        })
 }
 
 fn report(machine: &Machine, verdict: &Verdict) {
@@ -448,5 +543,8 @@ fn clean_up(machine: &Machine) {
     }
     for parent in leftovers::cgroup_directories_named("corten-test") {
         let _ = fs::remove_dir(parent);
+    }
+    if let Some(Err(error)) = machine.real_root.as_ref().map(leave_box) {
+        eprintln!("integration: the cgroup {} is left: {error}", box_name());
     }
 }

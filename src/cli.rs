@@ -26,13 +26,13 @@ pub struct Arguments {
 #[derive(clap::Args, Debug, Clone)]
 pub struct Global {
     /// Directory for the state of containers; should be on tmpfs [default: /run/corten or $XDG_RUNTIME_DIR/corten]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", allow_hyphen_values = true)]
     pub root: Option<PathBuf>,
     /// Append the log to this file instead of writing it to stderr
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     pub log: Option<PathBuf>,
     /// Format of the log: text or json
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, value_name = "FORMAT", default_value = "text", allow_hyphen_values = true)]
     pub log_format: String,
     /// Log what happens, too
     #[arg(long)]
@@ -74,16 +74,16 @@ pub struct CreateArgs {
     #[arg(value_name = "CONTAINER-ID")]
     pub id: String,
     /// Directory of the bundle
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    #[arg(short, long, value_name = "DIR", default_value = ".", allow_hyphen_values = true)]
     pub bundle: PathBuf,
     /// Write the pid of the container's init to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     pub pid_file: Option<PathBuf>,
     /// Stay in the caller's session keyring
     #[arg(long)]
     pub no_new_keyring: bool,
     /// Pass N more descriptors, 3 and up, to the container
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_hyphen_values = true)]
     pub preserve_fds: u32,
 }
 
@@ -115,25 +115,25 @@ pub struct IdArg {
 #[derive(clap::Args, Debug)]
 pub struct ExecArgs {
     /// File with the process as JSON (config.json's `process`)
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", allow_hyphen_values = true)]
     pub process: Option<PathBuf>,
     /// Working directory in the container
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", allow_hyphen_values = true)]
     pub cwd: Option<PathBuf>,
     /// Set an environment variable; may be given several times
-    #[arg(short, long, value_name = "NAME=VALUE")]
+    #[arg(short, long, value_name = "NAME=VALUE", allow_hyphen_values = true)]
     pub env: Vec<String>,
     /// Numeric user and group
-    #[arg(short, long, value_name = "UID[:GID]")]
+    #[arg(short, long, value_name = "UID[:GID]", allow_hyphen_values = true)]
     pub user: Option<String>,
     /// Return as soon as the process runs
     #[arg(short, long)]
     pub detach: bool,
     /// Write the pid of the process to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     pub pid_file: Option<PathBuf>,
     /// Pass N more descriptors, 3 and up, to the process
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_hyphen_values = true)]
     pub preserve_fds: u32,
     /// Name of the container, then the program and its arguments
     #[arg(value_names = ["CONTAINER-ID", "COMMAND"], trailing_var_arg = true, required = true)]
@@ -166,7 +166,7 @@ pub struct DeleteArgs {
 #[derive(clap::Args, Debug)]
 pub struct ListArgs {
     /// table or json
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    #[arg(short, long, value_name = "FORMAT", default_value = "table", allow_hyphen_values = true)]
     pub format: String,
     /// Only the ids
     #[arg(short, long)]
@@ -177,7 +177,7 @@ pub struct ListArgs {
 #[derive(clap::Args, Debug)]
 pub struct SpecArgs {
     /// Directory to write config.json into
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    #[arg(short, long, value_name = "DIR", default_value = ".", allow_hyphen_values = true)]
     pub bundle: PathBuf,
     /// For a user without privileges
     #[arg(long)]

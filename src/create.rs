@@ -100,7 +100,7 @@ impl Launch<'_> {
             false => None,
         };
         let (socket, child_socket) = sync::pair()?;
-        let init = Init {
+        let mut init = Init {
             plan,
             record: self.record,
             lock,
@@ -128,7 +128,9 @@ impl Launch<'_> {
         };
         log::debug(|| format!("init of container {} has pid {pid}", self.args.id));
         self.child = Some((pid, pidfd));
-        let Init { filter, .. } = init;
+        let filter = init.filter.take();
+        // Above all its end of the socket: as long as we hold it there is no EOF.
+        drop(init);
 
         // Beside the child, which is building its root file system.
         if let Some(filter) = &filter {

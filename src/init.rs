@@ -187,7 +187,10 @@ impl Init<'_> {
         }
         match (&self.start, &ready) {
             (Some(listener), ready) => self.wait_for_start(listener, ready.as_ref()),
-            (None, Some(ready)) => Err(ready.execute()),
+            (None, Some(ready)) => {
+                self.run_start_hooks()?;
+                Err(ready.execute())
+            }
             (None, None) => Err(Error::new("config.json: /process: is required to run a container")),
         }
     }

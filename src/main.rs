@@ -33,7 +33,7 @@ mod sys;
 mod sysctl;
 
 use cli::{Arguments, Command, Global, Parsed};
-use error::{Error, Result};
+use error::{Context, Error, Result};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -50,6 +50,8 @@ fn main() {
             status
         }
     };
+    // Leaving this way skips the flush that the library would do; a reader that is gone is no failure of ours.
+    let _ = std::io::stdout().flush();
     sys::exit(status)
 }
 
@@ -66,7 +68,7 @@ fn run(arguments: Arguments) -> i32 {
         Command::Exec(_) => ("exec failed: ", 255),
         _ => ("", 1),
     };
-    match prepare(&arguments.global).and_then(|root| dispatch(&root, command)) {
+    match prepare(&arguments.global, &command).and_then(|root| dispatch(&root, command)) {
         Ok(status) => status,
         Err(error) => {
             log::fatal(&format!("{prefix}{error}"));
@@ -76,13 +78,21 @@ fn run(arguments: Arguments) -> i32 {
 }
 
 /// Opens the log and decides where the state is.
-fn prepare(global: &Global) -> Result<PathBuf> {
+fn prepare(global: &Global, command: &Command) -> Result<PathBuf> {
     let format = match global.log_format.as_str() {
         "text" => log::Format::Text,
         "json" => log::Format::Json,
         other => return Err(Error::new(format!("invalid log-format: {other}"))),
     };
     std::mem::forget(hooks::ensure_stdio()?);
+    // What the caller left open is not for hooks, nor for the container, unless he says so (rule R8).
+    let preserved = match command {
+        Command::Create(args) => args.preserve_fds,
+        Command::Run(args) => args.create.preserve_fds,
+        Command::Exec(args) => args.preserve_fds,
+        _ => 0,
+    };
+    sys::close_on_exec_from(preserved.saturating_add(3)).context(|| "close_range(CLOEXEC)")?;
     log::open(global.log.as_deref(), format, global.debug)?;
     Ok(match (&global.root, std::env::var_os("XDG_RUNTIME_DIR")) {
         (Some(root), _) => root.clone(),

@@ -86,9 +86,9 @@ impl Socket {
         let mut buffer = [0u8; MAX_TEXT + 1];
         let length = loop {
             match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Err(Errno::EINTR) => {}
-                // The other end was closed with a message of ours still unread.
-                Err(Errno::ECONNRESET) => return Ok(None),
+                // ECONNRESET: the other end was closed with a message of ours still unread. It is told once, before what
+                // the other had sent.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 other => break other.context(|| "receive from the sync socket")?,
             }
         };
@@ -140,6 +140,8 @@ fn new_socket() -> Result<OwnedFd> {
 pub fn listen_for_start(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     let what = || "make the start socket";
     let socket = new_socket().context(what)?;
+    // The file in the file system gets the mode that the socket has now.
+    nix::sys::stat::fchmod(&socket, nix::sys::stat::Mode::from_bits_truncate(0o600)).context(|| "fchmod").context(what)?;
     bind(socket.as_raw_fd(), &address(directory, name)?).context(|| "bind").context(what)?;
     listen(&socket, Backlog::new(1)?).context(|| "listen").context(what)?;
     Ok(socket)
@@ -171,6 +173,16 @@ pub fn accept_start(listener: BorrowedFd<'_>) -> Result<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_words_arrive_even_if_ours_were_not_read() {
+        let (here, there) = pair().unwrap();
+        here.send(&Message::Go).unwrap();
+        there.send(&Message::Error(Error::new("x"))).unwrap();
+        drop(there);
+        assert_eq!(here.receive().unwrap(), Some(Message::Error(Error::new("x"))));
+        assert_eq!(here.receive().unwrap(), None);
+    }
 
     #[test]
     fn messages_arrive_as_they_were_sent() {

@@ -265,6 +265,12 @@ pub fn close_range(first: u32, last: u32) -> SysResult<()> {
     unsafe { call(libc::SYS_close_range, [u64::from(first), u64::from(last), 0, 0, 0, 0]).map(drop) }
 }
 
+/// `close_range(first, ~0, CLOSE_RANGE_CLOEXEC)`
+pub fn close_on_exec_from(first: u32) -> SysResult<()> {
+    // SAFETY: changes only the close-on-exec flag.
+    unsafe { call(libc::SYS_close_range, [u64::from(first), u64::from(u32::MAX), 4, 0, 0, 0]).map(drop) }
+}
+
 /// `keyctl(KEYCTL_JOIN_SESSION_KEYRING, name)`: the serial number of the new session keyring.
 pub fn join_session_keyring(name: &CStr) -> SysResult<i32> {
     // SAFETY: a C string that outlives the call.

@@ -8,6 +8,7 @@ use crate::error::{Context, Error, Result};
 use crate::sys::{self, FsContext, MountAttr};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::stat::fstat;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -130,7 +131,10 @@ impl Mount {
     /// Makes the detached mount, if the parent has not opened it.
     fn make(&self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
         match &self.source {
-            Source::FileSystem { fstype, source } => self.make_file_system(fstype, source),
+            Source::FileSystem { fstype, source } => {
+                let mode = if self.is_type(c"tmpfs") { self.mode_of_target(root)? } else { None };
+                self.make_file_system(fstype, source, mode)
+            }
             Source::BindInRoot(path) => {
                 let source = path::open_in_root(root, path, OFlag::O_PATH)
                     .context(|| format!("open {} in the rootfs", path.display()))?;
@@ -141,7 +145,20 @@ impl Mount {
         }
     }
 
-    fn make_file_system(&self, fstype: &CString, source: &CString) -> Result<OwnedFd> {
+    /// A tmpfs that is not told otherwise looks like the directory which it hides.
+    fn mode_of_target(&self, root: BorrowedFd<'_>) -> Result<Option<u32>> {
+        if self.options.data.iter().any(|(key, _)| key == "mode") {
+            return Ok(None);
+        }
+        match path::open_in_root(root, &self.destination, OFlag::O_PATH) {
+            Ok(target) => Ok(Some(fstat(&target).context(|| "fstat")?.st_mode & 0o7777)),
+            // It will be made as an ordinary directory.
+            Err(Errno::ENOENT) => Ok(Some(0o755)),
+            Err(errno) => Err(Error::from(errno).context("openat2")),
+        }
+    }
+
+    fn make_file_system(&self, fstype: &CString, source: &CString, mode: Option<u32>) -> Result<OwnedFd> {
         let name = fstype.to_string_lossy();
         let context = FsContext::open(fstype).map_err(|errno| {
             let error = Error::from(errno).context(format!("fsopen({name})"));
@@ -167,6 +184,10 @@ impl Mount {
                 Some(value) => explain(errno, format!("fsconfig({key}={value})")),
                 None => explain(errno, format!("fsconfig({key})")),
             })?;
+        }
+        if let Some(mode) = mode {
+            let mode = CString::new(format!("{mode:o}"))?;
+            context.set_string(c"mode", &mode).map_err(|errno| explain(errno, format!("fsconfig(mode={mode:?})")))?;
         }
         let mount = context.mount(self.options.attr.set).map_err(|errno| explain(errno, "fsmount".to_string()))?;
         Ok(mount)

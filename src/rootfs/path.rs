@@ -82,7 +82,11 @@ pub fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {
         let is_end = rest.as_os_str().is_empty();
         match readlinkat(&parent, missing.as_os_str()) {
             Ok(link) => {
-                path = ancestor.join(link).join(rest);
+                path = ancestor.join(link);
+                // Joining an empty path would add a slash, and so ask for a directory.
+                if !is_end {
+                    path.push(rest);
+                }
                 continue;
             }
             Err(Errno::ENOENT) => {}
