@@ -45,8 +45,13 @@ const KINDS: [&str; 6] = [
     "poststop",
 ];
 
-/// A shell script as a hook.
+/// A shell script as a hook. It reads its stdin first, because crun may die of SIGPIPE when a hook does not.
 fn script(text: &str) -> Value {
+    script_with_stdin(&format!("cat >/dev/null; {text}"))
+}
+
+/// A shell script that finds the state on its stdin.
+fn script_with_stdin(text: &str) -> Value {
     json!({"path": "/bin/sh", "args": ["sh", "-c", text], "env": ["PATH=/usr/bin:/bin"]})
 }
 
@@ -393,7 +398,11 @@ fn a_hook_sees_the_container_process_in_its_cgroup(case: &Case) -> Outcome {
     let out = bundle.dir.join("cgroup-seen");
     let pid = "$(sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p')";
     let read = format!("cat /proc/{pid}/cgroup >{}", out.display());
-    set(&mut bundle.config, "/hooks/createRuntime", json!([script(&read)]));
+    set(
+        &mut bundle.config,
+        "/hooks/createRuntime",
+        json!([script_with_stdin(&read)]),
+    );
     bundle.run(case)?.succeeds()?;
     let text = fs::read_to_string(&out)?;
     ensure!(text.contains(&bundle.id), "the cgroups were {text:?}");
