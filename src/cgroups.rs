@@ -136,7 +136,7 @@ impl Cgroups {
     }
 
     /// Makes the directories; on v2 also applies the limits, for the child will be born in them.
-    pub fn make(&self, resources: &Resources) -> Result<Entrance> {
+    pub fn make(&mut self, resources: &Resources) -> Result<Entrance> {
         if self.unified { v2::make(self, resources) } else { v1::make(self) }
     }
 
@@ -315,33 +315,30 @@ fn rmdir(path: &Path) -> nix::Result<()> {
     nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, path, nix::unistd::UnlinkatFlags::RemoveDir)
 }
 
-/// Makes the directories of a path that are missing, and opens its end. Another corten may be removing empty parents
-/// at the same time, hence the second look.
-fn make_directory(directory: &Directory) -> Result<OwnedFd> {
-    let what = || format!("make cgroup {}", directory.path.display());
-    for _ in 0..16 {
-        if let Some(top) = &directory.made_from {
-            let mut missing: Vec<&Path> =
-                directory.path.ancestors().take_while(|path| path.starts_with(top)).collect();
-            missing.reverse();
-            for path in missing {
-                match nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755)) {
-                    Ok(()) => {}
-                    // The leaf is ours alone; a parent may be made by several at once.
-                    Err(Errno::EEXIST) if path != directory.path => {}
-                    Err(Errno::ENOENT) => break,
-                    Err(errno) => return Err(Error::from(errno).context("mkdir").context(what())),
+/// Makes the directories of a path that are missing, and opens its end.
+fn make_directory(directory: &mut Directory) -> Result<OwnedFd> {
+    let path = directory.path.clone();
+    let what = || format!("make cgroup {}", path.display());
+    if let Some(top) = &directory.made_from {
+        let mut missing: Vec<&Path> = path.ancestors().take_while(|path| path.starts_with(top)).collect();
+        missing.reverse();
+        for one in missing {
+            match nix::unistd::mkdir(one, Mode::from_bits_truncate(0o755)) {
+                Ok(()) => {}
+                // A parent may be made by several at once; the leaf must be ours alone, and is not ours to remove if
+                // somebody else was faster.
+                Err(Errno::EEXIST) if one != path => {}
+                Err(errno) => {
+                    if errno == Errno::EEXIST {
+                        directory.made_from = None;
+                    }
+                    return Err(Error::from(errno).context("mkdir").context(what()));
                 }
             }
         }
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        match nix::fcntl::open(&directory.path, flags, Mode::empty()) {
-            Ok(fd) => return Ok(fd),
-            Err(Errno::ENOENT) if directory.made_from.is_some() => {}
-            Err(errno) => return Err(Error::from(errno).context("open").context(what())),
-        }
     }
-    Err(Error::from(Errno::EBUSY).context(what()).hint("somebody keeps removing its parents"))
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::open(&path, flags, Mode::empty()).context(|| "open").context(what)
 }
 
 /// Writes one value to a file of a cgroup.

@@ -1,6 +1,6 @@
 //! `create`: from a bundle to a container that waits for `start`. `run` uses the same story.
 
-use crate::cgroups::{Cgroups, Layout};
+use crate::cgroups::{Cgroups, Entrance, Layout};
 use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
 use crate::init::{self, Init};
@@ -10,6 +10,7 @@ use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Lock, Record, Roo
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use crate::{delete, hooks, log, pidfile, seccomp, selfexe, signals};
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -55,16 +56,12 @@ pub fn launch(root: &Path, args: &CreateArgs, start_later: bool) -> Result<Launc
 
     // Here the id becomes ours, and from here on everything is undone on an error.
     let (container, lock) = Container::make(&root, &args.id)?;
-    let cgroups = match Cgroups::locate(&layout, &plan.cgroup, &args.id) {
-        Ok(cgroups) => cgroups,
+    let (record, entrance) = match make_cgroups(&layout, &plan, &container) {
+        Ok(made) => made,
         Err(error) => return Err(remove_state(&container, error)),
     };
-    let record = Record::new(&args.id, &plan, cgroups);
-    if let Err(error) = container.write_record(&record) {
-        return Err(remove_state(&container, error));
-    }
     let mut launch = Launch { args, plan: &plan, start_later, container: &container, record: &record, child: None, hooks: false };
-    match launch.run(&lock) {
+    match launch.run(&lock, entrance) {
         Ok(socket) => {
             let Some((pid, pidfd)) = launch.child else { return Err(Error::new("no process was made")) };
             Ok(Launched { container, lock, record, pid, pidfd, socket })
@@ -72,6 +69,28 @@ pub fn launch(root: &Path, args: &CreateArgs, start_later: bool) -> Result<Launc
         Err(error) => {
             let (child, hooks) = (launch.child.take(), launch.hooks);
             Err(undo(&container, &record, child.as_ref(), hooks, args.pid_file.as_deref(), error))
+        }
+    }
+}
+
+/// Decides on the cgroups, writes that down, and only then makes them (rule R18). Another corten that removes a parent
+/// which has become empty may come in between: then it is decided anew.
+fn make_cgroups(layout: &Layout, plan: &Plan, container: &Container) -> Result<(Record, Entrance)> {
+    let mut tries = 0;
+    loop {
+        let mut record = Record::new(&container.id, plan, Cgroups::locate(layout, &plan.cgroup, &container.id)?);
+        container.write_record(&record)?;
+        match record.cgroups.make(&plan.cgroup.resources) {
+            Ok(entrance) => return Ok((record, entrance)),
+            Err(error) => {
+                if let Err(left) = record.cgroups.remove() {
+                    return Err(error.hint(format!("and undoing it failed: {left}")));
+                }
+                tries += 1;
+                if error.errno() != Some(Errno::ENOENT) || tries == 10 {
+                    return Err(error);
+                }
+            }
         }
     }
 }
@@ -89,9 +108,8 @@ struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    fn run(&mut self, lock: &Lock) -> Result<Socket> {
+    fn run(&mut self, lock: &Lock, entrance: Entrance) -> Result<Socket> {
         let (plan, cgroups) = (self.plan, &self.record.cgroups);
-        let entrance = cgroups.make(&plan.cgroup.resources)?;
 
         // What the child needs is opened before the clone and inherited (rule R2: it cannot be opened after).
         let filter = plan.seccomp.as_ref().map(seccomp::filter).transpose()?;

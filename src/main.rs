@@ -10,6 +10,7 @@ mod exec;
 mod features;
 mod hooks;
 mod init;
+mod json;
 mod kill;
 mod list;
 mod log;

@@ -6,6 +6,7 @@
 use crate::capabilities::{self, CapabilitySets};
 use crate::cgroups;
 use crate::error::{Context, Error, Result};
+use crate::json;
 use crate::log;
 use crate::namespaces::Namespaces;
 use crate::rootfs::Rootfs;
@@ -13,6 +14,7 @@ use crate::sysctl::{self, Sysctl};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use oci_spec::runtime::{Hook, Hooks, LinuxSeccomp, Spec};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -100,60 +102,32 @@ pub fn read_config(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Parses a configuration; only when that fails, again in the slow way that knows where.
+/// Parses a configuration.
 pub fn parse(bytes: &[u8]) -> Result<Spec> {
-    let failure = match serde_json::from_slice::<Spec>(bytes) {
-        Ok(spec) => return Ok(spec),
-        Err(failure) => failure,
-    };
-    // A capability that this version has never heard of is worth a warning, not an error (config.md: capabilities).
-    if failure.is_data()
-        && let Ok(mut value) = serde_json::from_slice::<Value>(bytes)
-        && remove_unknown_capabilities(value.pointer_mut("/process/capabilities"))
-        && let Ok(spec) = serde_json::from_value(value)
-    {
-        return Ok(spec);
-    }
-    Err(locate::<Spec>(bytes, "config.json", &failure))
+    parse_with_capabilities(bytes, "config.json", "/process/capabilities")
 }
 
 /// Parses the process of `exec --process`.
 pub fn parse_process(bytes: &[u8], file: &str) -> Result<oci_spec::runtime::Process> {
-    let failure = match serde_json::from_slice(bytes) {
-        Ok(process) => return Ok(process),
-        Err(failure) => failure,
-    };
-    if failure.is_data()
-        && let Ok(mut value) = serde_json::from_slice::<Value>(bytes)
-        && remove_unknown_capabilities(value.pointer_mut("/capabilities"))
-        && let Ok(process) = serde_json::from_value(value)
-    {
-        return Ok(process);
-    }
-    Err(locate::<oci_spec::runtime::Process>(bytes, file, &failure))
+    parse_with_capabilities(bytes, file, "/capabilities")
 }
 
-/// The message of a parse that failed, with the JSON pointer of the value at fault.
-pub fn locate<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8], file: &str, failure: &serde_json::Error) -> Error {
-    let deserializer = &mut serde_json::Deserializer::from_slice(bytes);
-    match serde_path_to_error::deserialize::<_, T>(deserializer) {
-        Err(error) if failure.is_data() => {
-            let mut pointer = String::new();
-            for segment in error.path() {
-                match segment {
-                    serde_path_to_error::Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-                    serde_path_to_error::Segment::Map { key } => pointer.push_str(&format!("/{key}")),
-                    _ => {}
-                }
-            }
-            Error::new(format!("{file}: {pointer}: {}", error.into_inner()))
-        }
-        _ => Error::new(format!("{file}: {failure}")),
+/// A capability that this version has never heard of is worth a warning, not an error (config.md: capabilities), but to
+/// oci-spec it is one; so a document that fails is tried once more without such names.
+fn parse_with_capabilities<T: DeserializeOwned>(bytes: &[u8], name: &str, capabilities: &str) -> Result<T> {
+    let failure = match json::parse(bytes, name) {
+        Ok(parsed) => return Ok(parsed),
+        Err(failure) => failure,
+    };
+    let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return Err(failure) };
+    if !remove_unknown_capabilities(value.pointer_mut(capabilities)) {
+        return Err(failure);
     }
+    json::parse(&serde_json::to_vec(&value)?, name)
 }
 
 /// Drops the names that no kernel known to us has, each with a warning; whether there were any.
-pub fn remove_unknown_capabilities(sets: Option<&mut Value>) -> bool {
+fn remove_unknown_capabilities(sets: Option<&mut Value>) -> bool {
     let mut removed = false;
     for (_, set) in sets.and_then(Value::as_object_mut).into_iter().flatten() {
         let Some(names) = set.as_array_mut() else { continue };

@@ -150,7 +150,8 @@ const fn instruction(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) ->
         | (immediate as u32 as u64) << 32
 }
 
-/// The program: the last rule that matches decides, so it asks them from the last to the first.
+/// The program: for each kind of access the last rule that matches decides, so it asks them from the last to the first
+/// and keeps what is still undecided.
 ///
 /// The context holds `access_type` (the kind in the low, the access in the high half), `major` and `minor`.
 fn program(rules: &[Rule]) -> Vec<u64> {
@@ -159,6 +160,7 @@ fn program(rules: &[Rule]) -> Vec<u64> {
     const COPY: u8 = 0xbf; // r = r
     const AND: u8 = 0x57;
     const SHIFT_RIGHT: u8 = 0x77;
+    const JUMP_IF_EQUAL: u8 = 0x15;
     const JUMP_IF_NOT: u8 = 0x55;
     const EXIT: u8 = 0x95;
     let mut program = vec![
@@ -178,21 +180,31 @@ fn program(rules: &[Rule]) -> Vec<u64> {
         };
         // The offsets of the jumps are filled in when the length of the block is known.
         tests.extend(kind.map(|kind| instruction(JUMP_IF_NOT, 2, 0, 0, kind)));
-        if rule.access != ALL {
-            tests.push(instruction(COPY, 1, 3, 0, 0));
-            tests.push(instruction(AND, 1, 0, 0, i32::from(ALL & !rule.access)));
-            tests.push(instruction(JUMP_IF_NOT, 1, 0, 0, 0));
-        }
         tests.extend(rule.major.map(|major| instruction(JUMP_IF_NOT, 4, 0, 0, major as i32)));
         tests.extend(rule.minor.map(|minor| instruction(JUMP_IF_NOT, 5, 0, 0, minor as i32)));
+        if rule.access != ALL && rule.allow {
+            // What is allowed is decided; only if nothing is left, all is.
+            tests.push(instruction(AND, 3, 0, 0, i32::from(ALL & !rule.access)));
+            tests.push(instruction(JUMP_IF_NOT, 3, 0, 0, 0));
+        } else if rule.access != ALL {
+            // One kind of access that is denied denies the request.
+            tests.push(instruction(COPY, 1, 3, 0, 0));
+            tests.push(instruction(AND, 1, 0, 0, i32::from(rule.access)));
+            tests.push(instruction(JUMP_IF_EQUAL, 1, 0, 0, 0));
+        }
+        let is_last = tests.is_empty();
         let length = tests.len() + 2;
         for (position, test) in tests.into_iter().enumerate() {
-            let is_jump = test as u8 == JUMP_IF_NOT;
+            let is_jump = matches!(test as u8, JUMP_IF_NOT | JUMP_IF_EQUAL);
             let offset = if is_jump { (length - position - 1) as u64 } else { 0 };
             program.push(test | offset << 16);
         }
         program.push(instruction(MOVE, 0, 0, 0, i32::from(rule.allow)));
         program.push(instruction(EXIT, 0, 0, 0, 0));
+        // After a rule for everything nothing is ever asked, and the kernel refuses code that is not reached.
+        if is_last {
+            return program;
+        }
     }
     program.extend([instruction(MOVE, 0, 0, 0, 0), instruction(EXIT, 0, 0, 0, 0)]);
     program
@@ -219,7 +231,8 @@ mod tests {
                 0x57 => registers[dst] &= immediate as i64 as u64,
                 0x77 => registers[dst] >>= immediate,
                 0x55 if registers[dst] != immediate as i64 as u64 => position += offset as usize,
-                0x55 => {}
+                0x15 if registers[dst] == immediate as i64 as u64 => position += offset as usize,
+                0x55 | 0x15 => {}
                 0x95 => return registers[0] != 0,
                 code => panic!("unknown instruction {code:#x}"),
             }
@@ -240,6 +253,10 @@ mod tests {
         assert!(!verdict(&program, 2, MKNOD.into(), 1, 3));
         assert!(!verdict(&program, 1, READ.into(), 1, 3));
         assert!(!verdict(&program, 2, READ.into(), 2, 3));
+        // Opened for both, one of which is denied; allowed by two rules together.
+        assert!(!verdict(&program, 2, (READ | WRITE).into(), 1, 3));
+        let apart = [rule(true, Kind::Char, Some(1), READ), rule(true, Kind::Char, None, WRITE)];
+        assert!(verdict(&super::program(&apart), 2, (READ | WRITE).into(), 1, 3));
     }
 
     #[test]

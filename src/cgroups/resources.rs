@@ -10,8 +10,8 @@ pub struct Resources {
     pub devices: Vec<Rule>,
     pub memory: Memory,
     pub cpu: Cpu,
-    /// Number of processes; None: unlimited. Outer None: not set.
-    pub pids: Option<Option<u64>>,
+    /// Number of processes; None: unlimited, as a new cgroup is.
+    pub pids: Option<u64>,
     /// Files of v2 with what to write into them, in order of their names.
     pub unified: Vec<(String, String)>,
 }
@@ -98,7 +98,7 @@ impl Resources {
             }
         }
         // 0 is a limit like any other; negative means none (config-linux.md: pids).
-        resources.pids = given.pids().map(|pids| u64::try_from(pids.limit()).ok());
+        resources.pids = given.pids().and_then(|pids| u64::try_from(pids.limit()).ok());
         for (file, value) in given.unified().iter().flatten() {
             let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
             if file.is_empty() || !file.chars().all(plain) || file.starts_with('.') || !file.contains('.') {

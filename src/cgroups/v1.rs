@@ -72,9 +72,9 @@ pub fn paths(hierarchies: &[Hierarchy], given: Option<&Path>, id: &str) -> Resul
 }
 
 /// Makes the directories and opens their `tasks`; the limits come beside the child's work.
-pub fn make(cgroups: &Cgroups) -> Result<Entrance> {
+pub fn make(cgroups: &mut Cgroups) -> Result<Entrance> {
     let mut tasks = Vec::with_capacity(cgroups.directories.len());
-    for directory in &cgroups.directories {
+    for directory in &mut cgroups.directories {
         let fd = make_directory(directory)?;
         if directory.hierarchy.split(',').any(|controller| controller == "cpuset") {
             inherit_cpuset(fd.as_fd(), &directory.path)?;
@@ -169,8 +169,7 @@ pub fn limit(cgroups: &Cgroups, resources: &Resources) -> Result<()> {
     set("cpu", "cpu.idle", number(cpu.idle));
     set("cpuset", "cpuset.cpus", cpu.cpus.clone());
     set("cpuset", "cpuset.mems", cpu.mems.clone());
-    let pids = resources.pids.map(|limit| limit.map_or("max".to_string(), |limit| limit.to_string()));
-    set("pids", "pids.max", pids);
+    set("pids", "pids.max", resources.pids.map(|limit| limit.to_string()));
     let mut opened: Option<(&str, OwnedFd)> = None;
     for (controller, file, value) in writes {
         if opened.as_ref().is_none_or(|(name, _)| *name != controller) {

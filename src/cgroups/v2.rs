@@ -26,8 +26,8 @@ pub fn path(given: Option<&Path>, id: &str) -> Result<(PathBuf, PathBuf)> {
 }
 
 /// Makes the directory, enables the controllers on the way to it, and writes every limit that does not stop the clone.
-pub fn make(cgroups: &Cgroups, resources: &Resources) -> Result<Entrance> {
-    let Some(directory) = cgroups.directories.first() else { return Err(Error::new("no cgroup was chosen")) };
+pub fn make(cgroups: &mut Cgroups, resources: &Resources) -> Result<Entrance> {
+    let Some(directory) = cgroups.directories.first_mut() else { return Err(Error::new("no cgroup was chosen")) };
     let fd = make_directory(directory)?;
     let writes = writes(resources)?;
     enable_controllers(&directory.path, &writes, resources)?;
@@ -54,7 +54,7 @@ pub fn limit(cgroups: &Cgroups, resources: &Resources) -> Result<()> {
     let fd = open(cgroups)?;
     devices::apply_v2(fd.as_fd(), &resources.devices)?;
     if let Some(limit) = resources.pids {
-        write(fd.as_fd(), "pids.max", &limit.map_or("max".to_string(), |limit| limit.to_string()))?;
+        write(fd.as_fd(), "pids.max", &limit.to_string())?;
     }
     Ok(())
 }
