@@ -12,6 +12,7 @@ mod v1;
 mod v2;
 
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::rootfs::path::clean;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -141,8 +142,13 @@ impl Cgroups {
     }
 
     /// What can only be applied beside or after the clone: on v1 all limits, on v2 devices and the number of processes.
-    pub fn limit(&self, resources: &Resources) -> Result<()> {
-        if self.unified { v2::limit(self, resources) } else { v1::limit(self, resources) }
+    ///
+    /// `into` is the directory of the only hierarchy of v2.
+    pub fn limit(&self, resources: &Resources, into: Option<BorrowedFd<'_>>) -> Result<()> {
+        match into {
+            Some(directory) => v2::limit(directory, resources),
+            None => v1::limit(self, resources),
+        }
     }
 
     /// Opens what a cgroup mount of the container shows.
@@ -338,7 +344,7 @@ fn make_directory(directory: &mut Directory) -> Result<OwnedFd> {
         }
     }
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    nix::fcntl::open(&path, flags, Mode::empty()).context(|| "open").context(what)
+    files::open(&path, flags).context(|| "open").context(what)
 }
 
 /// Writes one value to a file of a cgroup.

@@ -194,9 +194,9 @@ pub enum Parsed {
     Wrong { help: String, usage: Option<String>, message: String, status: i32 },
 }
 
-/// Parses the command line of this process.
-pub fn parse() -> Parsed {
-    let words = rewrite(std::env::args_os().collect());
+/// Parses the command line.
+pub fn parse(args: Vec<OsString>) -> Parsed {
+    let words = rewrite(args);
     let mut command = Arguments::command();
     let wrong = match command.try_get_matches_from_mut(&words) {
         Ok(matches) => match Arguments::from_arg_matches(&matches) {
@@ -239,11 +239,11 @@ fn explain(wrong: &clap::Error, words: &[OsString], command: &mut clap::Command)
             help = "Incorrect Usage.\n".to_string();
             let name = name.unwrap_or_default();
             let count = if matches!(name.as_str(), "exec" | "kill") { "a minimum of 1" } else { "exactly 1" };
-            (None, format!("{}: {name:?} requires {count} argument(s)", program()))
+            (None, format!("{}: {name:?} requires {count} argument(s)", program(words)))
         }
         ErrorKind::UnknownArgument if !context(ContextKind::InvalidArg).starts_with('-') => {
             help = "Incorrect Usage.\n".to_string();
-            (None, format!("{}: {:?} requires exactly 1 argument(s)", program(), name.unwrap_or_default()))
+            (None, format!("{}: {:?} requires exactly 1 argument(s)", program(words), name.unwrap_or_default()))
         }
         ErrorKind::UnknownArgument => {
             usage(format!("flag provided but not defined: -{}", flag(context(ContextKind::InvalidArg))))
@@ -264,8 +264,8 @@ fn explain(wrong: &clap::Error, words: &[OsString], command: &mut clap::Command)
     Parsed::Wrong { help, usage, message, status: 1 }
 }
 
-fn program() -> String {
-    std::env::args_os().next().map_or_else(|| "corten".to_string(), |arg| arg.to_string_lossy().into_owned())
+fn program(words: &[OsString]) -> String {
+    words.first().map_or_else(|| "corten".to_string(), |word| word.to_string_lossy().into_owned())
 }
 
 fn subcommand_name(words: &[OsString], command: &clap::Command) -> Option<String> {

@@ -6,10 +6,10 @@ use crate::error::{Context, Error, Result};
 use crate::init::{self, Init};
 use crate::plan::{self, Plan};
 use crate::rootfs::masks;
-use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Lock, Record, Root, Status};
+use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Record, Root, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
-use crate::{delete, hooks, log, pidfile, seccomp, selfexe, signals};
+use crate::{delete, files, hooks, log, pidfile, seccomp, signals};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -21,7 +21,6 @@ use std::path::Path;
 /// A container whose init is ready.
 pub struct Launched {
     pub container: Container,
-    pub lock: Lock,
     pub record: Record,
     pub pid: Pid,
     pub pidfd: OwnedFd,
@@ -45,7 +44,6 @@ fn finish(launched: &Launched) -> Result<()> {
 ///
 /// On an error the host is as it was before.
 pub fn launch(root: &Path, args: &CreateArgs, start_later: bool) -> Result<Launched> {
-    selfexe::protect()?;
     check_preserved(args.preserve_fds)?;
     let mut plan = plan::load(&args.bundle)?;
     if let Some(process) = &mut plan.process {
@@ -55,16 +53,16 @@ pub fn launch(root: &Path, args: &CreateArgs, start_later: bool) -> Result<Launc
     let layout = Layout::detect()?;
 
     // Here the id becomes ours, and from here on everything is undone on an error.
-    let (container, lock) = Container::make(&root, &args.id)?;
+    let container = Container::make(root, &args.id)?;
     let (record, entrance) = match make_cgroups(&layout, &plan, &container) {
         Ok(made) => made,
         Err(error) => return Err(remove_state(&container, error)),
     };
     let mut launch = Launch { args, plan: &plan, start_later, container: &container, record: &record, child: None, hooks: false };
-    match launch.run(&lock, entrance) {
+    match launch.run(entrance) {
         Ok(socket) => {
             let Some((pid, pidfd)) = launch.child else { return Err(Error::new("no process was made")) };
-            Ok(Launched { container, lock, record, pid, pidfd, socket })
+            Ok(Launched { container, record, pid, pidfd, socket })
         }
         Err(error) => {
             let (child, hooks) = (launch.child.take(), launch.hooks);
@@ -108,7 +106,7 @@ struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    fn run(&mut self, lock: &Lock, entrance: Entrance) -> Result<Socket> {
+    fn run(&mut self, entrance: Entrance) -> Result<Socket> {
         let (plan, cgroups) = (self.plan, &self.record.cgroups);
 
         // What the child needs is opened before the clone and inherited (rule R2: it cannot be opened after).
@@ -121,7 +119,7 @@ impl Launch<'_> {
         let mut init = Init {
             plan,
             record: self.record,
-            lock,
+            container: self.container,
             socket: child_socket,
             start,
             wait: self.start_later || self.args.pid_file.is_some(),
@@ -141,7 +139,11 @@ impl Launch<'_> {
         let cloned = sys::clone(plan.namespaces.clone_flags(), cgroup)
             .context(|| format!("make the container's process: clone3({:?})", plan.namespaces.clone_flags()))?;
         let (pid, pidfd) = match cloned {
-            Cloned::Child => init::run(&init),
+            Cloned::Child => {
+                // Our copy of the parent's end would keep its EOF from us.
+                sys::close_inherited(socket.as_fd());
+                init::run(&init)
+            }
             Cloned::Parent(pid, pidfd) => (pid, pidfd),
         };
         log::debug(|| format!("init of container {} has pid {pid}", self.args.id));
@@ -157,7 +159,7 @@ impl Launch<'_> {
         if let Some(score) = plan.process.as_ref().and_then(|process| process.oom_score_adj) {
             set_oom_score_adj(pid, score)?;
         }
-        let limited = cgroups.limit(&plan.cgroup.resources);
+        let limited = cgroups.limit(&plan.cgroup.resources, cgroup);
         if !plan.namespaces.joins(CloneFlags::CLONE_NEWPID) {
             self.container.write_init(InitProcess::of_child(pid)?)?;
         }
@@ -299,8 +301,7 @@ fn keyring_name(args: &CreateArgs) -> Result<Option<CString>> {
 
 /// Written here, where /proc is the host's; the child is not dumpable and so could not.
 pub fn set_oom_score_adj(pid: Pid, score: i32) -> Result<()> {
-    std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).map_err(|error| {
-        let error = Error::from(error);
+    files::write_value(Path::new(&format!("/proc/{pid}/oom_score_adj")), &score.to_string()).map_err(|error| {
         let denied = error.errno() == Some(nix::errno::Errno::EACCES);
         let error = error.context(format!("set oomScoreAdj to {score}"));
         if denied { error.hint("lowering it needs CAP_SYS_RESOURCE") } else { error }

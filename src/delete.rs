@@ -2,9 +2,8 @@
 //! nothing else.
 
 use crate::error::{Context, Error, Result};
-use crate::state::{Container, InitProcess, Record, Status};
+use crate::state::{Container, InitProcess, Lock, Record, Status};
 use crate::{hooks, sys};
-use nix::fcntl::FlockArg;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -19,10 +18,10 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
         // Without the lock, which a `create` with a hanging hook may hold: with its init dead it ends, too.
         kill_init(&container)?;
     }
-    let _lock = match container.lock(FlockArg::LockExclusive) {
+    match container.lock(Lock::Exclusive) {
         Err(error) if force && is_missing(&error) => return Ok(()),
         other => other?,
-    };
+    }
     let Some(record) = container.read_record()? else {
         // Its creator was killed before it had done anything else.
         return container.remove();
@@ -72,10 +71,10 @@ fn kill_init(container: &Container) -> Result<()> {
     }
 }
 
-/// Removes cgroups and state. Processes in the cgroups are killed only if init ever entered them: before, there can be
-/// none of ours.
+/// Removes cgroups and state. Processes in the cgroups are killed only if init ever entered them, for before there can be
+/// none of ours, and if they did not end with init.
 pub fn remove_all(container: &Container, record: &Record, entered: bool) -> Result<()> {
-    if entered {
+    if entered && !record.ends_with_init {
         record.cgroups.kill()?;
     }
     // The state goes last: as long as something is left, it tells what.

@@ -13,8 +13,8 @@ use crate::seccomp::Filter;
 use crate::state::{Container, InitProcess, Lock, Record, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
-use crate::{create, pidfile, run, selfexe, signals};
-use nix::fcntl::{FlockArg, OFlag, open};
+use crate::{create, files, pidfile, run, signals};
+use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 use oci_spec::runtime::User;
@@ -27,9 +27,8 @@ use std::path::Path;
 pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
     let (id, words) = args.split()?;
     let container = Container::find(root, &id)?;
-    selfexe::protect()?;
     create::check_preserved(args.preserve_fds)?;
-    let lock = container.lock(FlockArg::LockShared)?;
+    container.lock(Lock::Shared)?;
     let record = container.record()?;
     let (status, init) = container.status(&record)?;
     match status {
@@ -45,7 +44,7 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
     let init = init.map(|init| init.pidfd().map(|pidfd| pidfd.map(|pidfd| (init, pidfd)))).transpose()?.flatten();
     let Some((init, init_pidfd)) = init else { return Err(Error::new("cannot exec in a stopped container")) };
     let joined = Joined::new(&record, init, init_pidfd)?;
-    let (pid, pidfd, socket) = launch(args, &container, &record, &lock, &process, joined)?;
+    let (pid, pidfd, socket) = launch(args, &container, &record, &process, joined)?;
 
     let outcome = converse(&socket, args, pid);
     if let Err(error) = outcome {
@@ -56,7 +55,7 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
         }
         return Err(error.context("unable to start container process"));
     }
-    drop(lock);
+    container.unlock();
     if args.detach {
         return Ok(0);
     }
@@ -129,21 +128,21 @@ impl Joined {
     fn new(record: &Record, init: InitProcess, init_pidfd: OwnedFd) -> Result<Joined> {
         let namespaces = record.namespaces();
         let before = namespaces & (CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID);
-        let path = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let path = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let root = match namespaces.contains(CloneFlags::CLONE_NEWNS) {
             true => None,
             false => {
                 let root = format!("/proc/{}/root", init.pid);
-                Some(open(root.as_str(), path, Mode::empty()).context(|| "open the container's root")?)
+                Some(files::open(Path::new(&root), path).context(|| "open the container's root")?)
             }
         };
-        let mounts = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let mounts = Path::new("/proc/self/ns/mnt");
         Ok(Joined {
             init_pidfd,
             before,
             after: namespaces & !before,
-            own_mounts: open("/proc/self/ns/mnt", mounts, Mode::empty()).context(|| "open /proc/self/ns/mnt")?,
-            own_cwd: open(".", path, Mode::empty()).context(|| "open the working directory")?,
+            own_mounts: files::open(mounts, OFlag::O_RDONLY).context(|| "open /proc/self/ns/mnt")?,
+            own_cwd: files::open(Path::new("."), path).context(|| "open the working directory")?,
             root,
         })
     }
@@ -171,7 +170,6 @@ fn launch(
     args: &ExecArgs,
     container: &Container,
     record: &Record,
-    lock: &Lock,
     process: &Process,
     joined: Joined,
 ) -> Result<(nix::unistd::Pid, OwnedFd, Socket)> {
@@ -184,7 +182,9 @@ fn launch(
     let cgroup = entrance.into.as_ref().map(AsFd::as_fd);
     let cloned = sys::clone(CloneFlags::empty(), cgroup).context(|| "make the process: clone3");
     if let Ok(Cloned::Child) = cloned {
-        let child = Child { args, lock, process, joined, socket: child_socket, tasks: entrance.tasks, filter, ignored_signals };
+        // Our copy of the parent's end would keep its EOF from us.
+        sys::close_inherited(socket.as_fd());
+        let child = Child { args, container, process, joined, socket: child_socket, tasks: entrance.tasks, filter, ignored_signals };
         child.run()
     }
     joined.leave()?;
@@ -221,7 +221,7 @@ fn converse(socket: &Socket, args: &ExecArgs, pid: nix::unistd::Pid) -> Result<(
 /// The new process.
 struct Child<'a> {
     args: &'a ExecArgs,
-    lock: &'a Lock,
+    container: &'a Container,
     process: &'a Process,
     joined: Joined,
     socket: Socket,
@@ -242,7 +242,7 @@ impl Child<'_> {
 
     fn story(&self) -> Result<Infallible> {
         die_with_parent()?;
-        self.lock.close_inherited();
+        self.container.close_inherited();
         nix::unistd::setsid().context(|| "setsid")?;
         for tasks in &self.tasks {
             nix::unistd::write(tasks, b"0").context(|| "enter a cgroup of the container")?;

@@ -11,7 +11,7 @@ use crate::process::{Confinement, Ready};
 use crate::procfs::Procfs;
 use crate::rootfs::{self, Sources, devices, masks, mounts};
 use crate::seccomp::Filter;
-use crate::state::{Lock, Record, Status};
+use crate::state::{Container, Record, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use crate::{hooks, sysctl};
@@ -26,7 +26,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub struct Init<'a> {
     pub plan: &'a Plan,
     pub record: &'a Record,
-    pub lock: &'a Lock,
+    pub container: &'a Container,
     pub socket: Socket,
     /// `create`: where to wait for `start`. None: the program is executed at once.
     pub start: Option<OwnedFd>,
@@ -60,7 +60,7 @@ pub fn run(init: &Init<'_>) -> ! {
 impl Init<'_> {
     fn story(&self) -> Result<Infallible> {
         die_with_parent()?;
-        self.lock.close_inherited();
+        self.container.close_inherited();
         nix::unistd::setsid().context(|| "setsid")?;
 
         // Namespaces first: what is mounted below shows what they hold.

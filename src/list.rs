@@ -26,10 +26,10 @@ pub fn list(root: &Path, args: &ListArgs) -> Result<()> {
 }
 
 fn descriptions(root: &Path) -> Result<Vec<Description>> {
-    let Some(root) = Root::open(root)? else { return Ok(Vec::new()) };
+    let Some(opened) = Root::open(root)? else { return Ok(Vec::new()) };
     let mut descriptions = Vec::new();
-    for id in root.ids()? {
-        let described = Container::open(&root, &id).and_then(|container| match container.read_record()? {
+    for id in opened.ids()? {
+        let described = Container::find(root, &id).and_then(|container| match container.read_record()? {
             Some(_) => describe(&container).map(Some),
             None => Ok(None),
         });

@@ -1,5 +1,7 @@
 //! corten: a low-level OCI runtime. ARCHITECTURE.md has the tour; this file is its table of contents.
 
+#![cfg_attr(not(test), no_main)]
+
 mod capabilities;
 mod cgroups;
 mod cli;
@@ -8,6 +10,7 @@ mod delete;
 mod error;
 mod exec;
 mod features;
+mod files;
 mod hooks;
 mod init;
 mod json;
@@ -35,12 +38,15 @@ mod sysctl;
 
 use cli::{Arguments, Command, Global, Parsed};
 use error::{Context, Error, Result};
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
-fn main() {
-    let status = match cli::parse() {
-        Parsed::Run(arguments) => run(*arguments),
+/// The program, from its arguments to its exit status. `sys` has the entry point that calls it.
+fn run(args: Vec<OsString>) -> i32 {
+    let protected = if enters_container(&args) { selfexe::protect(&args) } else { Ok(()) };
+    let status = match cli::parse(args) {
+        Parsed::Run(arguments) => execute(*arguments, protected),
         Parsed::Print(text) => print(&text),
         Parsed::Wrong { help, usage, message, status } => {
             print(&help);
@@ -51,12 +57,18 @@ fn main() {
             status
         }
     };
-    // Leaving this way skips the flush that the library would do; a reader that is gone is no failure of ours.
+    // A reader that is gone is no failure of ours.
     let _ = std::io::stdout().flush();
     sys::exit(status)
 }
 
-fn run(arguments: Arguments) -> i32 {
+/// Whether these may be the words of a command whose process becomes visible in a container. It is asked before they are
+/// parsed, for the answer may be to start anew; a container called `run` costs one start more.
+fn enters_container(args: &[OsString]) -> bool {
+    args.iter().skip(1).any(|word| word == "create" || word == "run" || word == "exec")
+}
+
+fn execute(arguments: Arguments, protected: Result<()>) -> i32 {
     if arguments.global.version {
         return print(&version());
     }
@@ -69,7 +81,7 @@ fn run(arguments: Arguments) -> i32 {
         Command::Exec(_) => ("exec failed: ", 255),
         _ => ("", 1),
     };
-    match prepare(&arguments.global, &command).and_then(|root| dispatch(&root, command)) {
+    match prepare(&arguments.global, &command).and_then(|root| protected.and_then(|()| dispatch(&root, command))) {
         Ok(status) => status,
         Err(error) => {
             log::fatal(&format!("{prefix}{error}"));

@@ -10,10 +10,10 @@
 //! hold nothing of the host (rule R11): `init::enter_pid_namespace`.
 
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::sys;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
-use nix::sys::stat::Mode;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -107,8 +107,8 @@ impl Namespaces {
         for (kind, path) in &self.join {
             let what = || format!("join the {} namespace {}", name(*kind), path.display());
             // O_NONBLOCK: the path may be a FIFO, and we must not wait for its writer.
-            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-            let fd = open(path, flags, Mode::empty()).context(|| "open").context(what)?;
+            let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+            let fd = files::open(path, flags).context(|| "open").context(what)?;
             match sys::namespace_type(fd.as_fd()) {
                 Ok(found) if found == *kind => opened.push(Existing { kind: *kind, path: path.clone(), fd }),
                 Ok(found) => {

@@ -1,11 +1,13 @@
 //! HOME from the container's /etc/passwd, which is a hostile file (rule R26).
 
 use crate::error::{Context, Result};
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use crate::files;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{SFlag, fstat};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
 /// More is not read.
 const MAX_SIZE: u64 = 4 << 20;
@@ -27,11 +29,12 @@ pub fn with_home(env: &[CString], uid: u32) -> Result<Vec<CString>> {
 
 /// Looks a user up by number: passwd(5). The root is the container's by now.
 fn home_of(uid: u32) -> Option<Vec<u8>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let fd = open("/etc/passwd", flags, Mode::empty()).ok()?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+    let fd = files::open(Path::new("/etc/passwd"), flags).ok()?;
     if fstat(&fd).ok()?.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
         return None;
     }
+    // One that is too long is taken as far as it was allowed to go.
     let mut bytes = Vec::new();
     File::from(fd).take(MAX_SIZE).read_to_end(&mut bytes).ok()?;
     parse(&bytes, uid)

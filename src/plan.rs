@@ -6,20 +6,19 @@
 use crate::capabilities::{self, CapabilitySets};
 use crate::cgroups;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::json;
 use crate::log;
 use crate::namespaces::Namespaces;
 use crate::rootfs::Rootfs;
 use crate::sysctl::{self, Sysctl};
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::fcntl::OFlag;
+use nix::sys::stat::{SFlag, fstat};
 use oci_spec::runtime::{Hook, Hooks, LinuxSeccomp, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Larger files are no configurations.
@@ -81,8 +80,7 @@ pub fn load(bundle: &Path) -> Result<Plan> {
 
 /// Reads a JSON file that the caller names: a regular file of bounded size, never waiting for a FIFO (rule R23).
 pub fn read_config(path: &Path) -> Result<Vec<u8>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let fd = match open(path, flags, Mode::empty()) {
+    let fd = match files::open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
         Err(nix::errno::Errno::ENOENT) => {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             return Err(Error::new(format!("JSON specification file {name} not found")));
@@ -97,9 +95,7 @@ pub fn read_config(path: &Path) -> Result<Vec<u8>> {
     if size > MAX_CONFIG {
         return Err(Error::new(format!("{} has {size} bytes; the limit is {MAX_CONFIG}", path.display())));
     }
-    let mut bytes = Vec::with_capacity(size as usize + 1);
-    File::from(fd).take(MAX_CONFIG).read_to_end(&mut bytes).context(|| format!("read {}", path.display()))?;
-    Ok(bytes)
+    files::read(fd, size as usize, MAX_CONFIG as usize).context(|| format!("read {}", path.display()))
 }
 
 /// Parses a configuration.

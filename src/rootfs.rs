@@ -15,13 +15,13 @@ pub mod options;
 pub mod path;
 
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::namespaces::Namespaces;
 use crate::sys::{self, MountAttr, mount_flags};
 use devices::Device;
 use mounts::Mount;
-use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sched::CloneFlags;
-use nix::sys::stat::Mode;
 use oci_spec::runtime::{Linux, Spec};
 use options::Propagation;
 use std::ffi::CString;
@@ -149,13 +149,12 @@ fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
 ///
 /// Our copy of the host's mounts is cut off first: nothing that happens here may reach the host.
 pub fn attach(rootfs: &Rootfs, sources: &Sources) -> Result<()> {
-    let slash = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).context(|| "open /")?;
+    let slash = files::open(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY).context(|| "open /")?;
     let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
     sys::mount_setattr(slash.as_fd(), true, private).context(|| "mount_setattr(/, recursive, private)")?;
     let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
     sys::mount_setattr(sources.root.as_fd(), true, slave).context(|| "mount_setattr(rootfs, recursive, slave)")?;
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let target = open(&rootfs.path, flags, Mode::empty()).context(|| format!("open {}", rootfs.path.display()))?;
+    let target = files::open(&rootfs.path, OFlag::O_PATH | OFlag::O_DIRECTORY).context(|| format!("open {}", rootfs.path.display()))?;
     sys::move_mount(sources.root.as_fd(), target.as_fd(), c"")
         .context(|| format!("attach the rootfs at {}: move_mount", rootfs.path.display()))
 }

@@ -4,11 +4,10 @@
 use crate::cli::RunArgs;
 use crate::create::{self, Launched};
 use crate::error::{Context, Error, Result};
-use crate::state::Status;
+use crate::state::{Lock, Status};
 use crate::sync::Message;
 use crate::{delete, hooks, start, sys};
 use nix::errno::Errno;
-use nix::fcntl::FlockArg;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -27,25 +26,26 @@ pub fn run(root: &Path, args: &RunArgs) -> Result<i32> {
     if let Err(error) = confirm(&launched) {
         return Err(launched.undo(error, pid_file));
     }
-    let Launched { container, lock, record, pid, pidfd, .. } = launched;
+    let Launched { container, record, pid, pidfd, .. } = launched;
     let poststart = record.hooks.poststart().as_deref().unwrap_or_default();
     if let Err(error) = hooks::run("poststart", poststart, &record.to_json(Status::Running, Some(pid))) {
-        return Err(start::stop(&container, &record, error, lock));
+        return Err(start::stop(&container, &record, error));
     }
-    drop(lock);
     if args.detach {
         return Ok(0);
     }
+    container.unlock();
     let status = wait(pid, pidfd.as_fd())?;
     if !args.keep {
-        let lock = match container.lock(FlockArg::LockExclusive) {
-            Ok(lock) => lock,
+        match container.lock(Lock::Exclusive) {
+            Ok(()) => {}
             // Somebody else has deleted it while it ran.
             Err(error) if error.to_string() == "container does not exist" => return Ok(status),
             Err(error) => return Err(error),
-        };
-        delete::kill_and_remove(&container, &record)?;
-        drop(lock);
+        }
+        let removed = delete::remove_all(&container, &record, true);
+        delete::run_poststop(&record);
+        removed?;
     }
     Ok(status)
 }

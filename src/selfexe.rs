@@ -6,29 +6,32 @@
 //! not let us make mounts, a sealed copy in memory takes its place. If neither works, nothing is run.
 
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::sys::{self, MountAttr, mount_flags};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, statvfs};
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 const SELF: &str = "/proc/self/exe";
 
 /// Returns when this process executes a file that the container cannot change; before, it starts the program anew.
-pub fn protect() -> Result<()> {
+///
+/// It comes before anything else, for the second start begins from the beginning.
+pub fn protect(args: &[OsString]) -> Result<()> {
     if is_protected()? {
         return Ok(());
     }
     let what = || "protect the runtime's own file from the container";
     let failure = match read_only_directory() {
-        Ok((directory, name)) => sys::execveat_self(directory.as_fd(), &name, 0),
+        Ok((directory, name)) => sys::execveat_self(directory.as_fd(), &name, args, 0),
         Err(error) if matches!(error.errno(), Some(Errno::EPERM | Errno::EINVAL | Errno::ENOSYS)) => {
             match sealed_copy() {
-                Ok(copy) => sys::execveat_self(copy.as_fd(), c"", libc::AT_EMPTY_PATH),
+                Ok(copy) => sys::execveat_self(copy.as_fd(), c"", args, libc::AT_EMPTY_PATH),
                 Err(error) => error,
             }
         }
@@ -43,12 +46,13 @@ fn is_protected() -> Result<bool> {
     if status.flags().contains(FsFlags::ST_RDONLY) {
         return Ok(true);
     }
-    // Only a memfd can have seals, and only a file system in memory lets us ask.
-    let file = open(SELF, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).context(|| format!("open {SELF}"))?;
-    match fcntl(&file, FcntlArg::F_GET_SEALS) {
-        Ok(seals) => Ok(SealFlag::from_bits_truncate(seals).contains(seals_wanted())),
-        Err(_) => Ok(false),
+    let path = std::fs::read_link(SELF).context(|| format!("readlink {SELF}"))?;
+    if !path.starts_with("/memfd:corten (deleted)") {
+        return Ok(false);
     }
+    let file = files::open(Path::new(SELF), OFlag::O_RDONLY).context(|| format!("open {SELF}"))?;
+    let seals = fcntl(&file, FcntlArg::F_GET_SEALS).context(|| "fcntl(F_GET_SEALS)")?;
+    Ok(SealFlag::from_bits_truncate(seals).contains(seals_wanted()))
 }
 
 fn seals_wanted() -> SealFlag {
@@ -81,5 +85,5 @@ fn sealed_copy() -> Result<OwnedFd> {
     // The descriptor is writable, and executing it would fail with ETXTBSY: reopen it for reading.
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
-    open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).context(|| format!("open {path}"))
+    files::open(Path::new(&path), OFlag::O_RDONLY).context(|| format!("open {path}"))
 }

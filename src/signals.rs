@@ -32,7 +32,7 @@ pub fn parse(text: &str) -> Result<i32> {
 ///
 /// An ignored signal stays ignored over execve, so what our caller ignores would reach the container (rule R15).
 pub fn ignored() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").context(|| "read /proc/self/status")?;
+    let status = crate::files::read_text(std::path::Path::new("/proc/self/status"))?;
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .ok_or_else(|| Error::new("/proc/self/status has no line SigIgn"))

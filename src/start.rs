@@ -1,16 +1,15 @@
 //! `start`: tells the init of a created container to execute the user's program, and waits until it has.
 
 use crate::error::{Error, Result};
-use crate::state::{Container, Record, START_SOCKET, Status};
+use crate::state::{Container, Lock, Record, START_SOCKET, Status};
 use crate::sync::{self, Message};
 use crate::{create, delete, hooks, log};
-use nix::fcntl::FlockArg;
 use std::path::Path;
 
 /// `corten start ID`
 pub fn start(root: &Path, id: &str) -> Result<()> {
     let container = Container::find(root, id)?;
-    let lock = container.lock(FlockArg::LockExclusive)?;
+    container.lock(Lock::Exclusive)?;
     let record = container.record()?;
     let (status, init) = container.status(&record)?;
     match status {
@@ -42,16 +41,14 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
     log::debug(|| format!("container {id} is running"));
     let poststart = record.hooks.poststart().as_deref().unwrap_or_default();
     if let Err(error) = hooks::run("poststart", poststart, &record.to_json(Status::Running, pid)) {
-        return Err(stop(&container, &record, error, lock));
+        return Err(stop(&container, &record, error));
     }
     Ok(())
 }
 
 /// A failing poststart hook stops the container and continues with its deletion (runtime.md: lifecycle, step 9).
-pub fn stop(container: &Container, record: &Record, error: Error, lock: crate::state::Lock) -> Error {
-    let stopped = delete::kill_and_remove(container, record);
-    drop(lock);
-    match stopped {
+pub fn stop(container: &Container, record: &Record, error: Error) -> Error {
+    match delete::kill_and_remove(container, record) {
         Ok(()) => error,
         Err(left) => error.hint(format!("and stopping the container failed: {left}")),
     }

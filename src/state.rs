@@ -13,11 +13,12 @@
 
 use crate::cgroups::Cgroups;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::plan::Plan;
 use crate::seccomp::Filter;
 use crate::sys;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{Pid, UnlinkatFlags, getuid, unlinkat};
@@ -25,7 +26,7 @@ use oci_spec::runtime::{Hooks, Process};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -39,7 +40,7 @@ const FILTER: &str = "seccomp.bpf";
 pub const START_SOCKET: &str = "start.sock";
 /// The same before the container is created.
 pub const EARLY_START_SOCKET: &str = ".start.sock";
-const FILES: [&str; 6] = [RECORD, ".state.json", INIT, FILTER, START_SOCKET, EARLY_START_SOCKET];
+const FILES: [&str; 6] = [RECORD, INIT, FILTER, START_SOCKET, EARLY_START_SOCKET, ".state.json"];
 
 /// What was decided about a container when it was created.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,6 +58,8 @@ pub struct Record {
     pub cgroups: Cgroups,
     /// Flags of clone(2): the namespaces that are not the runtime's.
     namespaces: i32,
+    /// Whether the PID namespace was made for the container, so that its processes end with init.
+    pub ends_with_init: bool,
     /// What exec takes its defaults from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
@@ -121,6 +124,7 @@ impl Record {
             annotations: plan.annotations.clone().into_iter().collect(),
             cgroups,
             namespaces: namespaces.fold(CloneFlags::empty(), |all, kind| all | kind).bits(),
+            ends_with_init: plan.namespaces.creates(CloneFlags::CLONE_NEWPID),
             process: plan.exec_defaults.clone(),
             hooks,
         }
@@ -165,8 +169,7 @@ pub struct Root {
 impl Root {
     /// Opens it; None if it does not exist, and so no container does.
     pub fn open(path: &Path) -> Result<Option<Root>> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        match nix::fcntl::open(path, flags, Mode::empty()) {
+        match files::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
             Ok(fd) => Ok(Some(Root { fd, path: path.to_path_buf() })),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => {
@@ -189,7 +192,8 @@ impl Root {
     /// The ids of everything in it that looks like a container, in order.
     pub fn ids(&self) -> Result<Vec<String>> {
         let what = || format!("list {}", self.path.display());
-        let mut directory = nix::dir::Dir::from_fd(self.fd.try_clone()?).context(what)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut directory = nix::dir::Dir::openat(&self.fd, ".", flags, Mode::empty()).context(what)?;
         let mut ids = Vec::new();
         for entry in directory.iter() {
             let entry = entry.context(what)?;
@@ -205,87 +209,101 @@ impl Root {
 
 /// The state directory of one container.
 pub struct Container {
-    root: OwnedFd,
+    root: Root,
     fd: OwnedFd,
     pub id: String,
 }
 
-/// The lock on a container; the kernel releases it with the process, however that ends (rule R19).
-pub struct Lock(Flock<OwnedFd>);
+/// How a container is locked: alone, or with others that do not change it.
+#[derive(Debug, Clone, Copy)]
+pub enum Lock {
+    Exclusive = libc::LOCK_EX as isize,
+    Shared = libc::LOCK_SH as isize,
+}
+
+/// Opens the directory of one container. The look-up cannot leave `root`, whatever the id (rule R16).
+fn open_directory(root: &Root, id: &str) -> Result<OwnedFd> {
+    check_id(id)?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
+    openat2(&root.fd, id, how).map_err(|errno| match errno {
+        Errno::ENOENT => Error::new("container does not exist"),
+        errno => Error::from(errno).context(format!("open {}/{id}", root.path.display())),
+    })
+}
 
 impl Container {
     /// Takes an id: makes its directory and locks it.
-    pub fn make(root: &Root, id: &str) -> Result<(Container, Lock)> {
+    pub fn make(root: Root, id: &str) -> Result<Container> {
         check_id(id)?;
         match mkdirat(&root.fd, id, Mode::from_bits_truncate(0o700)) {
             Ok(()) => {}
             Err(Errno::EEXIST) => return Err(Error::new("container with given ID already exists")),
             Err(errno) => return Err(Error::from(errno).context(format!("make {}/{id}: mkdir", root.path.display()))),
         }
-        let opened = Container::open(root, id).and_then(|container| {
-            let lock = container.lock(FlockArg::LockExclusiveNonblock)?;
-            Ok((container, lock))
+        let opened = open_directory(&root, id).and_then(|fd| {
+            let container = Container { root, fd, id: id.to_string() };
+            container.lock(Lock::Exclusive).map(|()| container)
         });
-        if opened.is_err() {
-            let _ = unlinkat(&root.fd, id, UnlinkatFlags::RemoveDir);
-        }
-        opened
+        opened.context(|| format!("make the state directory of container {id}"))
     }
 
-    /// Opens the directory of a container that exists. The look-up cannot leave `root`, whatever the id (rule R16).
-    pub fn open(root: &Root, id: &str) -> Result<Container> {
-        check_id(id)?;
-        let how = OpenHow::new()
-            .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
-        match openat2(&root.fd, id, how) {
-            Ok(fd) => Ok(Container { root: root.fd.try_clone()?, fd, id: id.to_string() }),
-            Err(Errno::ENOENT) => Err(Error::new("container does not exist")),
-            Err(errno) => Err(Error::from(errno).context(format!("open {}/{id}", root.path.display()))),
-        }
+    /// Opens the directory of a container that exists.
+    pub fn open(root: Root, id: &str) -> Result<Container> {
+        let fd = open_directory(&root, id)?;
+        Ok(Container { root, fd, id: id.to_string() })
     }
 
     /// Opens a container by the value of `--root`.
     pub fn find(root: &Path, id: &str) -> Result<Container> {
         check_id(id)?;
         let root = Root::open(root)?.ok_or_else(|| Error::new("container does not exist"))?;
-        Container::open(&root, id)
+        Container::open(root, id)
     }
 
-    /// Locks the container, waiting ten seconds at most for another corten that works on it.
-    pub fn lock(&self, kind: FlockArg) -> Result<Lock> {
+    /// Locks the container, waiting ten seconds at most for another corten that works on it. The kernel releases the
+    /// lock with the process, however that ends (rule R19).
+    pub fn lock(&self, kind: Lock) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
-        // A lock belongs to an open file, so each needs a descriptor of its own.
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut fd = openat(&self.fd, ".", flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::ENOENT => Error::new("container does not exist"),
-            errno => Error::from(errno).context("open the state directory"),
-        })?;
         let mut pause = Duration::from_micros(100);
-        let lock = loop {
-            match Flock::lock(fd, kind) {
-                Ok(lock) => break Lock(lock),
-                Err((same, Errno::EWOULDBLOCK | Errno::EINTR)) if Instant::now() < deadline => fd = same,
-                Err((_, Errno::EWOULDBLOCK)) => {
+        loop {
+            match sys::flock(self.fd.as_fd(), kind as i32 | libc::LOCK_NB) {
+                Ok(()) => break,
+                Err(Errno::EWOULDBLOCK) if Instant::now() < deadline => {}
+                Err(Errno::EWOULDBLOCK) => {
                     return Err(Error::new(format!("container {} is in use by another corten command", self.id)));
                 }
-                Err((_, errno)) => return Err(Error::from(errno).context("lock the state directory: flock")),
+                Err(errno) => return Err(Error::from(errno).context("lock the state directory: flock")),
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
-        };
+        }
         // Whoever held the lock before may have removed the container.
         match fstat(&self.fd).context(|| "fstat the state directory")?.st_nlink {
             0 => Err(Error::new("container does not exist")),
-            _ => Ok(lock),
+            _ => Ok(()),
         }
+    }
+
+    /// Lets others work on the container.
+    pub fn unlock(&self) {
+        // Unlocking a descriptor that is open cannot fail.
+        let _ = sys::flock(self.fd.as_fd(), libc::LOCK_UN);
+    }
+
+    /// In the child of a clone: lets go of its copies of our descriptors, which would keep the lock alive (rule R19).
+    pub fn close_inherited(&self) {
+        sys::close_inherited(self.fd.as_fd());
+        sys::close_inherited(self.root.fd.as_fd());
     }
 
     /// Whether another corten is working on the container right now.
     fn is_locked(&self) -> bool {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        // A lock belongs to an open file, and ours may hold one itself.
         let Ok(fd) = openat(&self.fd, ".", flags, Mode::empty()) else { return false };
-        matches!(Flock::lock(fd, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
+        sys::flock(fd.as_fd(), libc::LOCK_SH | libc::LOCK_NB) == Err(Errno::EWOULDBLOCK)
     }
 
     /// Writes the record, in one step.
@@ -384,20 +402,32 @@ impl Container {
 
     /// Removes the directory: the files that corten makes, and nothing else, ever.
     pub fn remove(&self) -> Result<()> {
-        for name in FILES {
-            match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
+        // Most containers have these three; the rest is looked for only if something is left.
+        let (usual, rest) = FILES.split_at(3);
+        self.unlink(usual)?;
+        match unlinkat(&self.root.fd, self.id.as_str(), UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => self.unlink(rest)?,
+            Err(errno) => return Err(Error::from(errno).context(format!("remove container {}", self.id))),
+        }
+        match unlinkat(&self.root.fd, self.id.as_str(), UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(Error::from(errno)
+                .context(format!("remove the state directory of container {}", self.id))
+                .hint("it holds something that corten did not make")),
+        }
+    }
+
+    fn unlink(&self, names: &[&str]) -> Result<()> {
+        for name in names {
+            match unlinkat(&self.fd, *name, UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(errno) => {
                     return Err(Error::from(errno).context(format!("remove {name} of container {}", self.id)));
                 }
             }
         }
-        match unlinkat(&self.root, self.id.as_str(), UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(Error::from(errno)
-                .context(format!("remove the state directory of container {}", self.id))
-                .hint("it holds something that corten did not make")),
-        }
+        Ok(())
     }
 
     fn write_new(&self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -409,21 +439,10 @@ impl Container {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         match openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(fd) => {
-                let mut bytes = Vec::with_capacity(16 * 1024);
-                File::from(fd).take(64 << 20).read_to_end(&mut bytes)?;
-                Ok(Some(bytes))
-            }
+            Ok(fd) => Ok(Some(files::read(fd, 16 << 10, 64 << 20)?)),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
-    }
-}
-
-impl Lock {
-    /// In the child of a clone: lets go of the copy, which would keep the lock alive (rule R19).
-    pub fn close_inherited(&self) {
-        sys::close_inherited(self.0.as_fd());
     }
 }
 
@@ -439,15 +458,13 @@ impl ProcessStat {
     /// Reads it; None if there is no such process.
     pub fn read(pid: Pid) -> Result<Option<ProcessStat>> {
         let path = format!("/proc/{pid}/stat");
-        match std::fs::read_to_string(&path) {
+        match files::read_text(Path::new(&path)) {
             Ok(text) => match ProcessStat::parse(&text) {
                 Some(stat) => Ok(Some(stat)),
                 None => Err(Error::new(format!("{path} has an unknown form"))),
             },
-            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::ENOENT | Errno::ESRCH) => Ok(None),
-                _ => Err(error).context(|| format!("read {path}")),
-            },
+            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ESRCH)) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

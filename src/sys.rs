@@ -5,13 +5,14 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(not(test))]
 mod alloc;
 
 use crate::error::{Error, Result};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 type SysResult<T> = std::result::Result<T, Errno>;
@@ -40,6 +41,24 @@ fn fd_arg(fd: BorrowedFd<'_>) -> u64 {
 fn own(result: SysResult<i64>) -> SysResult<OwnedFd> {
     // SAFETY: the kernel has just created this descriptor for us and nobody else knows of it.
     result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// The entry point that the C library's start-up code calls.
+///
+/// Rust's own would first make two dozen system calls for signal handlers that this program, which has no threads and
+/// recurses nowhere deeply, does not need, and twice, for it starts itself once more (see `selfexe`).
+#[cfg(not(test))]
+#[unsafe(no_mangle)]
+extern "C" fn main(argc: libc::c_int, argv: *const *const libc::c_char) -> libc::c_int {
+    use std::os::unix::ffi::OsStringExt;
+    let count = usize::try_from(argc).unwrap_or(0);
+    // SAFETY: the C library passes `argc` strings, which live as long as the process.
+    let strings = (0..count).map(|index| unsafe { CStr::from_ptr(*argv.add(index)) });
+    let args = strings.map(|string| OsString::from_vec(string.to_bytes().to_vec())).collect();
+    // A reader that is gone is an error to report, not a reason to die.
+    // SAFETY: SIG_IGN is no function of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    crate::run(args)
 }
 
 /// Takes over a descriptor that nix has returned as a number.
@@ -428,13 +447,13 @@ pub fn execve(path: &CStr, args: &[CString], env: &[CString]) -> Errno {
     }
 }
 
-/// `execveat(dir, path, args, env, 0)` with this process's own arguments and environment.
-pub fn execveat_self(dir: BorrowedFd<'_>, path: &CStr, flags: i32) -> Error {
+/// `execveat(dir, path, args, env, flags)` with this process's own environment.
+pub fn execveat_self(dir: BorrowedFd<'_>, path: &CStr, args: &[OsString], flags: i32) -> Error {
     use std::os::unix::ffi::OsStrExt;
     let cstrings = |strings: Vec<Vec<u8>>| -> Result<Vec<CString>> {
         strings.into_iter().map(|s| CString::new(s).map_err(|_| Error::new("a NUL in an argument"))).collect()
     };
-    let args = std::env::args_os().map(|arg| arg.as_bytes().to_vec()).collect();
+    let args = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
     let env = std::env::vars_os().map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat()).collect();
     let (args, env) = match (cstrings(args), cstrings(env)) {
         (Ok(args), Ok(env)) => (args, env),
@@ -463,6 +482,12 @@ pub fn default_signal(number: i32) {
     // SAFETY: SIG_DFL is no function of ours, so nothing can be called in a wrong state. It cannot fail for a signal that
     // is ignored now, which is the only kind that this is called with.
     unsafe { libc::signal(number, libc::SIG_DFL) };
+}
+
+/// `flock(fd, operation)`
+pub fn flock(fd: BorrowedFd<'_>, operation: i32) -> SysResult<()> {
+    // SAFETY: no pointers.
+    unsafe { call(libc::SYS_flock, [fd_arg(fd), operation as u64, 0, 0, 0, 0]).map(drop) }
 }
 
 /// `fcntl(fd, F_SETFD, 0)`: execve leaves this descriptor open.

@@ -3,6 +3,7 @@
 use super::resources::Resources;
 use super::{Cgroups, Entrance, Shown, UNIFIED, View, devices, has_file, make_directory, own_cgroups, write};
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::rootfs::path::clean;
 use crate::sys;
 use cgroups_rs::fs::freezer::FreezerController;
@@ -144,7 +145,7 @@ pub fn limit(cgroups: &Cgroups, resources: &Resources) -> Result<()> {
             return Ok(None);
         };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let fd = nix::fcntl::open(&directory.path, flags, Mode::empty())
+        let fd = files::open(&directory.path, flags)
             .context(|| format!("open {}", directory.path.display()))?;
         Ok(Some(fd))
     };

@@ -3,11 +3,11 @@
 use super::resources::{Cpu, Memory, Resources};
 use super::{Cgroups, Entrance, UNIFIED, devices, make_directory, own_cgroups, write};
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::rootfs::path::clean;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The mount point, and the container's path below it. A relative cgroupsPath counts from the *parent* of the runtime's
@@ -45,16 +45,15 @@ pub fn enter(cgroups: &Cgroups) -> Result<Entrance> {
 fn open(cgroups: &Cgroups) -> Result<OwnedFd> {
     let Some(directory) = cgroups.directories.first() else { return Err(Error::new("no cgroup was chosen")) };
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    nix::fcntl::open(&directory.path, flags, Mode::empty())
+    files::open(&directory.path, flags)
         .context(|| format!("open cgroup {}", directory.path.display()))
 }
 
 /// The device program, and the number of processes, which at 0 would have stopped the clone.
-pub fn limit(cgroups: &Cgroups, resources: &Resources) -> Result<()> {
-    let fd = open(cgroups)?;
-    devices::apply_v2(fd.as_fd(), &resources.devices)?;
+pub fn limit(directory: BorrowedFd<'_>, resources: &Resources) -> Result<()> {
+    devices::apply_v2(directory, &resources.devices)?;
     if let Some(limit) = resources.pids {
-        write(fd.as_fd(), "pids.max", &limit.to_string())?;
+        write(directory, "pids.max", &limit.to_string())?;
     }
     Ok(())
 }
@@ -82,7 +81,7 @@ fn enable_controllers(path: &Path, writes: &[(&str, String)], resources: &Resour
     for ancestor in ancestors {
         let what = || format!("enable {} for the cgroups below {}", wanted.join(", "), ancestor.display());
         let file = ancestor.join("cgroup.subtree_control");
-        let fd = nix::fcntl::open(&file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()).context(what)?;
+        let fd = files::open(&file, OFlag::O_WRONLY).context(what)?;
         match nix::unistd::write(&fd, enable.as_bytes()) {
             Ok(_) => {}
             Err(errno) => {

@@ -2,16 +2,17 @@
 
 use super::path;
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::sys::{self, FsContext, MountAttr, mount_flags};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
+use nix::fcntl::OFlag;
+use nix::sys::stat::{SFlag, fstat, major, minor};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The host's /dev/null, opened before the clone: the container's own could be anything (CVE-2025-31133).
 pub fn open_null() -> Result<OwnedFd> {
-    let null = open("/dev/null", OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+    let null = files::open(Path::new("/dev/null"), OFlag::O_PATH | OFlag::O_NOFOLLOW)
         .context(|| "open /dev/null")?;
     let stat = fstat(&null).context(|| "fstat /dev/null")?;
     let is_null = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits()

@@ -218,17 +218,19 @@ impl Mount {
 
     /// Opens the target, making it if it is missing.
     fn open_target(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<OwnedFd> {
-        // A link at /proc or /sys would let the image choose where the kernel's files appear (rule R5).
-        let target = if self.is_type(c"proc") || self.is_type(c"sysfs") {
-            match path::open_without_links(root, &self.destination, OFlag::O_PATH | OFlag::O_DIRECTORY) {
-                Err(Errno::ENOENT) => path::make(root, &self.destination, Kind::Directory)?,
-                Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) => {
-                    return Err(Error::from(errno).hint("the target must be a directory and no symlink"));
-                }
-                other => other.context(|| "openat2")?,
+        // Most targets are reached without a link, and then the path says where they are.
+        let must_be_plain = self.is_type(c"proc") || self.is_type(c"sysfs");
+        let flags = if must_be_plain { OFlag::O_PATH | OFlag::O_DIRECTORY } else { OFlag::O_PATH };
+        let kind = || if must_be_plain { Ok(Kind::Directory) } else { path::kind_of(mount) };
+        let target = match path::open_without_links(root, &self.destination, flags) {
+            Ok(target) => return Ok(target),
+            // A link at /proc or /sys would let the image choose where the kernel's files appear (rule R5).
+            Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) if must_be_plain => {
+                return Err(Error::from(errno).hint("the target must be a directory and no symlink"));
             }
-        } else {
-            path::open_or_make(root, &self.destination, || path::kind_of(mount))?
+            Err(Errno::ENOENT) => path::make(root, &self.destination, kind()?)?,
+            Err(Errno::ELOOP) => path::open_or_make(root, &self.destination, kind)?,
+            Err(errno) => return Err(Error::from(errno).context("openat2")),
         };
         if !is_proc_file(&self.destination) && !self.is_type(c"proc") {
             let statfs = fstatfs(&target).context(|| "fstatfs")?;

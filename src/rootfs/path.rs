@@ -57,7 +57,7 @@ pub enum Kind {
     File,
 }
 
-/// Opens a mount target, making what is missing of it: directories 0755, files 0644.
+/// Opens a path, making what is missing of it: directories 0755, files 0644.
 ///
 /// A dangling symlink on the way is resolved inside the root, and its target is made.
 pub fn open_or_make(root: BorrowedFd<'_>, path: &Path, kind: impl FnOnce() -> Result<Kind>) -> Result<OwnedFd> {
@@ -68,32 +68,13 @@ pub fn open_or_make(root: BorrowedFd<'_>, path: &Path, kind: impl FnOnce() -> Re
     }
 }
 
-/// Makes a path component by component and opens its end.
+/// Makes a path that does not exist component by component, and opens its end.
 pub fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {
     let mut path = path.to_path_buf();
     // Each round either makes one component or replaces one dangling link; paths have at most 2048 components.
     for _ in 0..4096 {
-        match open_in_root(root, &path, OFlag::O_PATH) {
-            Ok(fd) => return Ok(fd),
-            Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno.into()),
-        }
         let (parent, ancestor, missing, rest) = deepest_ancestor(root, &path)?;
         let is_end = rest.as_os_str().is_empty();
-        match readlinkat(&parent, missing.as_os_str()) {
-            Ok(link) => {
-                path = ancestor.join(link);
-                // Joining an empty path would add a slash, and so ask for a directory.
-                if !is_end {
-                    path.push(rest);
-                }
-                continue;
-            }
-            Err(Errno::ENOENT) => {}
-            // It has come into being meanwhile, as something else than a link.
-            Err(Errno::EINVAL) => continue,
-            Err(errno) => return Err(errno.into()),
-        }
         let made = if is_end && kind == Kind::File {
             let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_WRONLY;
             openat(&parent, missing.as_path(), flags, Mode::from_bits_truncate(0o644)).map(drop)
@@ -101,8 +82,24 @@ pub fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {
             mkdirat(&parent, missing.as_path(), Mode::from_bits_truncate(0o755))
         };
         match made {
-            Ok(()) | Err(Errno::EEXIST) => {}
+            Ok(()) => {}
+            // A dangling link, or something that has come into being meanwhile.
+            Err(Errno::EEXIST) => match readlinkat(&parent, missing.as_os_str()) {
+                Ok(link) => {
+                    path = ancestor.join(link);
+                    // Joining an empty path would add a slash, and so ask for a directory.
+                    if !is_end {
+                        path.push(rest);
+                    }
+                }
+                Err(Errno::ENOENT | Errno::EINVAL) => {}
+                Err(errno) => return Err(errno.into()),
+            },
             Err(errno) => return Err(Error::from(errno).context(format!("make {}", path.display()))),
+        }
+        match open_in_root(root, &path, OFlag::O_PATH) {
+            Err(Errno::ENOENT) => {}
+            other => return Ok(other?),
         }
     }
     Err(Error::from(Errno::ELOOP))

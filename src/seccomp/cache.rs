@@ -4,6 +4,7 @@
 //! where to look. The directory must belong to this user alone. On any doubt there is no cache: the profile is compiled.
 
 use crate::error::Result;
+use crate::files;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
@@ -12,13 +13,13 @@ use nix::unistd::{UnlinkatFlags, getpid, getuid, unlinkat};
 use oci_spec::runtime::LinuxSeccomp;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// More than this many profiles are not kept; a host has a handful.
 const MAX_FILES: usize = 64;
-const MAX_SIZE: u64 = 4 << 20;
+const MAX_SIZE: usize = 4 << 20;
 const MAGIC: &[u8; 8] = b"corten\0\x01";
 
 /// Everything that decides what the program is: our version, libseccomp's, and the profile itself.
@@ -43,21 +44,22 @@ fn name(key: &[u8]) -> String {
 
 /// The directory, if it is there (or can be made) and nobody else can write to it.
 fn directory(make: bool) -> Option<OwnedFd> {
-    let base = match getuid().is_root() {
+    let user = getuid();
+    let base = match user.is_root() {
         true => PathBuf::from("/var/cache"),
         false => PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?),
     };
     let path = base.join("corten");
     let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let fd = match nix::fcntl::open(&path, flags, Mode::empty()) {
+    let fd = match files::open(&path, flags) {
         Err(Errno::ENOENT) if make => {
             nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o700)).ok()?;
-            nix::fcntl::open(&path, flags, Mode::empty()).ok()?
+            files::open(&path, flags).ok()?
         }
         other => other.ok()?,
     };
     let stat = fstat(&fd).ok()?;
-    (stat.st_uid == getuid().as_raw() && stat.st_mode & 0o077 == 0).then_some(fd)
+    (stat.st_uid == user.as_raw() && stat.st_mode & 0o077 == 0).then_some(fd)
 }
 
 /// The program of a profile that was compiled before.
@@ -67,8 +69,7 @@ pub fn load(key: &[u8]) -> Option<Vec<u8>> {
         .flags(OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
     let file = openat2(&directory, name(key).as_str(), how).ok()?;
-    let mut bytes = Vec::with_capacity(key.len() + 16 * 1024);
-    File::from(file).take(MAX_SIZE).read_to_end(&mut bytes).ok()?;
+    let bytes = files::read(file, key.len() + 32 * 1024, MAX_SIZE).ok()?;
     let program = bytes.strip_prefix(MAGIC)?;
     let (length, rest) = program.split_first_chunk::<8>()?;
     let (stored_key, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;

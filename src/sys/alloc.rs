@@ -63,6 +63,5 @@ unsafe impl GlobalAlloc for Bump {
     }
 }
 
-#[cfg(not(test))]
 #[global_allocator]
 static ALLOCATOR: Bump = Bump(UnsafeCell::new((0, 0)));

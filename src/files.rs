@@ -1,0 +1,85 @@
+//! Small files, read whole with as few system calls as they need.
+//!
+//! musl's open(2) sets close-on-exec twice and the library's `read_to_string` feels its way up in small steps; on the
+//! path of `run` that adds up to forty calls.
+
+use crate::error::{Context, Error, Result};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// Opens a path of the host. EINTR is retried.
+pub fn open(path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+    open_at(AT_FDCWD, path, flags, 0)
+}
+
+/// Opens a path below a directory, close-on-exec; `mode` counts if it is created.
+pub fn open_at(directory: BorrowedFd<'_>, path: &Path, flags: OFlag, mode: u32) -> nix::Result<OwnedFd> {
+    loop {
+        match openat(directory, path, flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::from_bits_truncate(mode)) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Reads from a descriptor to its end, but `max` bytes at most. `expected` is a guess at the size: a read that returns
+/// less than it asked for ends a regular file, and a file of procfs.
+pub fn read(fd: impl AsFd, expected: usize, max: usize) -> nix::Result<Vec<u8>> {
+    let mut bytes = vec![0u8; expected.clamp(64, max) + 1];
+    let mut length = 0;
+    loop {
+        let Some(room) = bytes.get_mut(length..).filter(|room| !room.is_empty()) else {
+            if length > max {
+                return Err(Errno::EFBIG);
+            }
+            bytes.resize((length * 2).min(max + 1), 0);
+            continue;
+        };
+        let asked = room.len();
+        match nix::unistd::read(&fd, room) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(read) => {
+                length += read;
+                if read < asked {
+                    bytes.truncate(length);
+                    return Ok(bytes);
+                }
+            }
+        }
+    }
+}
+
+/// Reads a file of procfs or sysfs, or another small one, as text.
+pub fn read_text(path: &Path) -> Result<String> {
+    let what = || format!("read {}", path.display());
+    let fd = open(path, OFlag::O_RDONLY).context(|| "open").context(what)?;
+    let bytes = read(fd, 4095, 16 << 20).context(what)?;
+    String::from_utf8(bytes).map_err(|_| Error::new(format!("{}: it is not UTF-8", what())))
+}
+
+/// Writes a value to an existing file of procfs or cgroupfs.
+pub fn write_value(path: &Path, value: &str) -> Result<()> {
+    let what = || format!("write {value:?} to {}", path.display());
+    let fd = open(path, OFlag::O_WRONLY).context(|| "open").context(what)?;
+    nix::unistd::write(&fd, value.as_bytes()).context(what)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_to_its_end_whatever_was_expected() {
+        let fd = || open(Path::new("/proc/self/exe"), OFlag::O_RDONLY).unwrap();
+        let whole = std::fs::read("/proc/self/exe").unwrap();
+        for expected in [0, 100, whole.len(), whole.len() * 2] {
+            assert_eq!(read(fd(), expected, usize::MAX >> 1).unwrap().len(), whole.len());
+        }
+        assert_eq!(read(fd(), 10, 1000), Err(Errno::EFBIG));
+    }
+}
