@@ -7,8 +7,8 @@ use crate::error::{Context, Error, Result};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 /// Opens a path of the host. EINTR is retried.
 pub fn open(path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
@@ -23,6 +23,12 @@ pub fn open_at(directory: BorrowedFd<'_>, path: &Path, flags: OFlag, mode: u32) 
             other => return other,
         }
     }
+}
+
+/// Opens a directory of the host and asks the kernel for its absolute path, free of symlinks.
+pub fn canonical_directory(path: &Path) -> nix::Result<PathBuf> {
+    let fd = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    nix::fcntl::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str()).map(PathBuf::from)
 }
 
 /// Reads from a descriptor to its end, but `max` bytes at most. `expected` is a guess at the size: a read that returns

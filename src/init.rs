@@ -9,7 +9,7 @@ use crate::namespaces::{self, Existing};
 use crate::plan::{Plan, Process};
 use crate::process::{Confinement, Ready};
 use crate::procfs::Procfs;
-use crate::rootfs::{self, Sources, devices, masks, mounts};
+use crate::rootfs::{self, Sources, Tree, devices, masks, mounts};
 use crate::seccomp::Filter;
 use crate::state::{Container, Record, Status};
 use crate::sync::{self, Message, Socket};
@@ -72,9 +72,10 @@ impl Init<'_> {
         umask(Mode::empty());
         let rootfs = &self.plan.rootfs;
         let root = self.sources.root.as_fd();
+        let mut tree = Tree::new(root);
         if rootfs.pivot {
             rootfs::attach(rootfs, &self.sources)?;
-            mounts::attach_all(rootfs, &self.sources)?;
+            mounts::attach_all(&mut tree, rootfs, &self.sources)?;
         }
 
         // The pid is on disk now, so that whatever follows can be undone by anybody.
@@ -84,11 +85,11 @@ impl Init<'_> {
             unshare(CloneFlags::CLONE_NEWCGROUP).context(|| "unshare(CLONE_NEWCGROUP)")?;
         }
         if let Some(view) = &self.view {
-            mounts::attach_cgroups(rootfs, &self.sources, view)?;
+            mounts::attach_cgroups(&mut tree, rootfs, &self.sources, view)?;
         }
-        devices::make(root, &rootfs.devices)?;
+        devices::make(&tree, &rootfs.devices)?;
         if rootfs.pivot && rootfs.has_proc() {
-            devices::make_links(root)?;
+            devices::make_links(&tree)?;
         }
 
         // The environment is complete, and the host's root still there.
@@ -99,9 +100,9 @@ impl Init<'_> {
         }
         if rootfs.pivot {
             if let Some(null) = &self.null {
-                masks::mask(root, &rootfs.masked, null.as_fd())?;
+                masks::mask(&tree, &rootfs.masked, null.as_fd())?;
             }
-            masks::make_read_only(root, &rootfs.read_only)?;
+            masks::make_read_only(&tree, &rootfs.read_only)?;
             rootfs::pivot(root)?;
             rootfs::finish(rootfs, root)?;
         } else {

@@ -73,7 +73,7 @@ pub struct Rlimit {
 
 /// Reads and checks the bundle's config.json.
 pub fn load(bundle: &Path) -> Result<Plan> {
-    let bundle = std::fs::canonicalize(bundle).context(|| format!("chdir {}", bundle.display()))?;
+    let bundle = files::canonical_directory(bundle).context(|| format!("chdir {}", bundle.display()))?;
     let spec = parse(&read_config(&bundle.join("config.json"))?)?;
     Plan::new(bundle, spec)
 }

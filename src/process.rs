@@ -80,8 +80,10 @@ impl Confinement<'_> {
         let process = self.process;
         if let Some(sets) = &process.capabilities {
             sets.apply_bounding()?;
-            // Whatever the caller had raised is not for the container.
-            sys::clear_ambient().context(|| "prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
+            // What the caller had raised is not for the container; without inheritable capabilities it falls anyway.
+            if sets.inheritable != 0 {
+                sys::clear_ambient().context(|| "prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
+            }
             if process.uid != 0 {
                 nix::sys::prctl::set_keepcaps(true).context(|| "prctl(PR_SET_KEEPCAPS)")?;
             }

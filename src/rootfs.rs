@@ -43,6 +43,63 @@ pub struct Rootfs {
     pub pivot: bool,
 }
 
+/// The root file system while it is being built: its root, and the mounts of ours in it whose roots are at hand.
+///
+/// What lies directly below one of these is reached by one component that follows no link, so nothing need be looked up
+/// for it. Everything else takes the way of `path`.
+pub struct Tree<'a> {
+    pub root: BorrowedFd<'a>,
+    known: Vec<Known>,
+}
+
+struct Known {
+    destination: PathBuf,
+    mount: OwnedFd,
+    /// procfs or sysfs: nobody but the kernel makes names in it.
+    is_kernels: bool,
+}
+
+impl<'a> Tree<'a> {
+    /// Nothing is mounted in it yet.
+    pub fn new(root: BorrowedFd<'a>) -> Tree<'a> {
+        Tree { root, known: Vec::new() }
+    }
+
+    /// Remembers a mount; what was known at or below its destination is hidden now.
+    fn add(&mut self, destination: &Path, mount: OwnedFd, is_kernels: bool) {
+        self.hide(destination);
+        self.known.push(Known { destination: destination.to_path_buf(), mount, is_kernels });
+    }
+
+    fn hide(&mut self, destination: &Path) {
+        self.known.retain(|known| !known.destination.starts_with(destination));
+    }
+
+    /// The directory and the name in it of a path that lies directly below the root or a known mount.
+    fn spot(&self, path: &Path) -> Option<(BorrowedFd<'_>, CString)> {
+        let name = CString::new(path.file_name()?.as_encoded_bytes()).ok()?;
+        match path.parent()? {
+            parent if parent == Path::new("/") => Some((self.root, name)),
+            parent => Some((self.known(parent)?.mount.as_fd(), name)),
+        }
+    }
+
+    /// The same in a file system of the kernel.
+    fn kernels_spot(&self, path: &Path) -> Option<(BorrowedFd<'_>, CString)> {
+        let known = self.known(path.parent()?).filter(|known| known.is_kernels)?;
+        Some((known.mount.as_fd(), CString::new(path.file_name()?.as_encoded_bytes()).ok()?))
+    }
+
+    /// The root of the mount at a path.
+    fn mount_at(&self, path: &Path) -> Option<BorrowedFd<'_>> {
+        self.known(path).map(|known| known.mount.as_fd())
+    }
+
+    fn known(&self, destination: &Path) -> Option<&Known> {
+        self.known.iter().find(|known| known.destination == destination)
+    }
+}
+
 /// What the parent has opened for the child.
 pub struct Sources {
     /// The rootfs, with its submounts, detached.
@@ -59,11 +116,8 @@ impl Rootfs {
             return Err(Error::new("config.json: /root/path: must not be empty"));
         }
         let path = bundle.join(root.path());
-        let path = std::fs::canonicalize(&path)
+        let path = files::canonical_directory(&path)
             .context(|| format!("config.json: /root/path: invalid rootfs {}", path.display()))?;
-        if !path.is_dir() {
-            return Err(Error::new(format!("config.json: /root/path: {} is not a directory", path.display())));
-        }
         if path == Path::new("/") && namespaces.has(CloneFlags::CLONE_NEWNS) && !namespaces.creates(CloneFlags::CLONE_NEWNS)
         {
             return Err(Error::new("config.json: /root/path: cannot be / in a joined mount namespace"));
@@ -163,8 +217,8 @@ pub fn attach(rootfs: &Rootfs, sources: &Sources) -> Result<()> {
 pub fn pivot(root: BorrowedFd<'_>) -> Result<()> {
     nix::unistd::fchdir(root).context(|| "fchdir to the rootfs")?;
     nix::unistd::pivot_root(".", ".").context(|| "pivot_root(\".\", \".\")")?;
-    nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH).context(|| "unmount the host's root")?;
-    nix::unistd::chdir("/").context(|| "chdir to /")
+    // The host's root now lies on top of ours, where "." finds it; below, we are in our own root already.
+    nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH).context(|| "unmount the host's root")
 }
 
 /// Without a mount namespace there is nothing to pivot: only the root of the process changes.

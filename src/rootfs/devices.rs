@@ -1,6 +1,6 @@
 //! `linux.devices`, the devices that every container has, and the links in /dev.
 
-use super::path;
+use super::{Tree, path};
 use crate::error::{Context, Error, Result};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknodat};
@@ -96,21 +96,21 @@ pub fn plan(devices: &[LinuxDevice], own_dev: bool) -> Result<Vec<Device>> {
 }
 
 /// Makes the nodes; the caller's umask must be 0.
-pub fn make(root: BorrowedFd<'_>, devices: &[Device]) -> Result<()> {
-    let mut last: Option<(PathBuf, std::os::fd::OwnedFd)> = None;
+pub fn make(tree: &Tree<'_>, devices: &[Device]) -> Result<()> {
     for device in devices {
-        let what = || format!("make device {}", device.path.display());
-        // Most of them lie in /dev, which need not be looked up for each.
-        let parent = device.path.parent().unwrap_or(Path::new("/"));
-        let directory = match last.take_if(|(path, _)| path == parent) {
-            Some((_, directory)) => directory,
-            None => path::parent_of(root, &device.path).context(what)?.0,
-        };
-        let name = device.path.file_name().map(PathBuf::from).unwrap_or_default();
-        make_one(directory.as_fd(), &name, device).context(what)?;
-        last = Some((parent.to_path_buf(), directory));
+        make_in_tree(tree, device).context(|| format!("make device {}", device.path.display()))?;
     }
     Ok(())
+}
+
+fn make_in_tree(tree: &Tree<'_>, device: &Device) -> Result<()> {
+    let name = device.path.file_name().map(PathBuf::from).unwrap_or_default();
+    // Nearly all of them lie in /dev, and that is a mount of ours.
+    let parent = device.path.parent().unwrap_or(Path::new("/"));
+    match tree.mount_at(parent) {
+        Some(directory) => make_one(directory, &name, device),
+        None => make_one(path::parent_of(tree.root, &device.path)?.0.as_fd(), &name, device),
+    }
 }
 
 fn make_one(directory: BorrowedFd<'_>, name: &Path, device: &Device) -> Result<()> {
@@ -139,11 +139,18 @@ fn make_one(directory: BorrowedFd<'_>, name: &Path, device: &Device) -> Result<(
 }
 
 /// Makes the links in /dev; one that exists stays as it is.
-pub fn make_links(root: BorrowedFd<'_>) -> Result<()> {
+pub fn make_links(tree: &Tree<'_>) -> Result<()> {
     let what = || "make the links in /dev";
-    let dev = path::open_or_make(root, Path::new("/dev"), || Ok(path::Kind::Directory)).context(what)?;
+    let opened;
+    let dev = match tree.mount_at(Path::new("/dev")) {
+        Some(dev) => dev,
+        None => {
+            opened = path::open_or_make(tree.root, Path::new("/dev"), || Ok(path::Kind::Directory)).context(what)?;
+            opened.as_fd()
+        }
+    };
     for (target, name) in LINKS {
-        match symlinkat(target, &dev, name) {
+        match symlinkat(target, dev, name) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(Error::from(errno).context(format!("symlinkat({name})")).context(what())),
         }

@@ -1,12 +1,13 @@
 //! `maskedPaths` and `readonlyPaths`. They fail closed: a container whose mask cannot be made does not start (rule R7).
 
-use super::path;
+use super::{Tree, path};
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::sys::{self, FsContext, MountAttr, mount_flags};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat, major, minor};
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -24,26 +25,31 @@ pub fn open_null() -> Result<OwnedFd> {
 }
 
 /// Hides each path: a directory under an empty read-only tmpfs, which all share, anything else under the null device.
-pub fn mask(root: BorrowedFd<'_>, paths: &[PathBuf], null: BorrowedFd<'_>) -> Result<()> {
-    let mut null_cover = Cover { mount: null, is_attached: false };
-    let mut empty: Option<OwnedFd> = None;
-    let mut empty_is_attached = false;
+pub fn mask(tree: &Tree<'_>, paths: &[PathBuf], null: BorrowedFd<'_>) -> Result<()> {
+    let mut null = Cover { mount: null, is_attached: false, spare: None };
+    let mut empty = Empty::default();
     for masked in paths {
-        let what = || format!("mask {}", masked.display());
-        let Some(target) = open_target(root, masked).context(what)? else { continue };
-        if path::is_directory(&fstat(&target).context(|| "fstat").context(what)?) {
-            let empty = match &mut empty {
-                Some(empty) => empty,
-                none => none.insert(empty_directory().context(what)?),
-            };
-            let mut cover = Cover { mount: empty.as_fd(), is_attached: empty_is_attached };
-            cover.put_on(target.as_fd()).context(what)?;
-            empty_is_attached = true;
-        } else {
-            null_cover.put_on(target.as_fd()).context(what)?;
-        }
+        mask_one(tree, masked, &mut null, &mut empty).context(|| format!("mask {}", masked.display()))?;
     }
     Ok(())
+}
+
+fn mask_one(tree: &Tree<'_>, masked: &Path, null: &mut Cover<'_>, empty: &mut Empty) -> Result<()> {
+    // In procfs and sysfs there is nothing to fear from a name, and the kernel says what is there.
+    if let Some((directory, name)) = tree.kernels_spot(masked) {
+        return match null.put_on(directory, &name)? {
+            Err(Errno::ENOENT) => Ok(()),
+            // move_mount(2): a file on a directory is EINVAL.
+            Err(Errno::EINVAL) => empty.put_on(directory, &name),
+            other => other.context(|| "move_mount"),
+        };
+    }
+    let Some(target) = open_target(tree.root, masked)? else { return Ok(()) };
+    if path::is_directory(&fstat(&target).context(|| "fstat")?) {
+        empty.put_on(target.as_fd(), c"")
+    } else {
+        null.put_on(target.as_fd(), c"")?.context(|| "move_mount")
+    }
 }
 
 /// A mount that is to hide several things. The kernel copies no mount that is attached nowhere, so the first target gets
@@ -51,16 +57,47 @@ pub fn mask(root: BorrowedFd<'_>, paths: &[PathBuf], null: BorrowedFd<'_>) -> Re
 struct Cover<'a> {
     mount: BorrowedFd<'a>,
     is_attached: bool,
+    /// A copy that found no target.
+    spare: Option<OwnedFd>,
 }
 
 impl Cover<'_> {
-    fn put_on(&mut self, target: BorrowedFd<'_>) -> Result<()> {
+    /// The inner result is that of move_mount(2).
+    fn put_on(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> Result<nix::Result<()>> {
         if !self.is_attached {
-            self.is_attached = true;
-            return sys::move_mount(self.mount, target, c"").context(|| "move_mount");
+            let moved = sys::move_mount(self.mount, directory, name);
+            self.is_attached = moved.is_ok();
+            return Ok(moved);
         }
-        let copy = path::clone_at(self.mount, false).context(|| "open_tree(clone)")?;
-        sys::move_mount(copy.as_fd(), target, c"").context(|| "move_mount")
+        let copy = match self.spare.take() {
+            Some(copy) => copy,
+            None => path::clone_at(self.mount, false).context(|| "open_tree(clone)")?,
+        };
+        let moved = sys::move_mount(copy.as_fd(), directory, name);
+        if moved.is_err() {
+            self.spare = Some(copy);
+        }
+        Ok(moved)
+    }
+}
+
+/// The empty directory, made when the first one needs it.
+#[derive(Default)]
+struct Empty {
+    mount: Option<OwnedFd>,
+    is_attached: bool,
+}
+
+impl Empty {
+    fn put_on(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+        let mount = match &mut self.mount {
+            Some(mount) => mount,
+            none => none.insert(empty_directory()?),
+        };
+        let mut cover = Cover { mount: mount.as_fd(), is_attached: self.is_attached, spare: None };
+        let moved = cover.put_on(directory, name)?;
+        self.is_attached = true;
+        moved.context(|| "move_mount")
     }
 }
 
@@ -78,16 +115,31 @@ fn empty_directory() -> Result<OwnedFd> {
 }
 
 /// Makes each path, with what is mounted below it, read-only.
-pub fn make_read_only(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<()> {
+pub fn make_read_only(tree: &Tree<'_>, paths: &[PathBuf]) -> Result<()> {
     for read_only in paths {
-        let what = || format!("make {} read-only", read_only.display());
-        let Some(target) = open_target(root, read_only).context(what)? else { continue };
-        let copy = path::clone_at(target.as_fd(), true).context(|| "open_tree(clone)").context(what)?;
-        let attr = MountAttr { set: mount_flags::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
-        sys::mount_setattr(copy.as_fd(), true, attr).context(|| "mount_setattr(rdonly)").context(what)?;
-        sys::move_mount(copy.as_fd(), target.as_fd(), c"").context(|| "move_mount").context(what)?;
+        make_one_read_only(tree, read_only).context(|| format!("make {} read-only", read_only.display()))?;
     }
     Ok(())
+}
+
+fn make_one_read_only(tree: &Tree<'_>, read_only: &Path) -> Result<()> {
+    let attr = MountAttr { set: mount_flags::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    if let Some((directory, name)) = tree.kernels_spot(read_only) {
+        let copy = match sys::open_tree_clone(directory, &name, mount_flags::AT_RECURSIVE) {
+            Err(Errno::ENOENT) => return Ok(()),
+            other => other.context(|| "open_tree(clone)")?,
+        };
+        sys::mount_setattr(copy.as_fd(), true, attr).context(|| "mount_setattr(rdonly)")?;
+        match sys::move_mount(copy.as_fd(), directory, &name) {
+            // The name is a link to a directory, which the long way follows.
+            Err(Errno::EINVAL) => {}
+            other => return other.context(|| "move_mount"),
+        }
+    }
+    let Some(target) = open_target(tree.root, read_only)? else { return Ok(()) };
+    let copy = path::clone_at(target.as_fd(), true).context(|| "open_tree(clone)")?;
+    sys::mount_setattr(copy.as_fd(), true, attr).context(|| "mount_setattr(rdonly)")?;
+    sys::move_mount(copy.as_fd(), target.as_fd(), c"").context(|| "move_mount")
 }
 
 /// The path, or None if it does not exist; any other failure is one.

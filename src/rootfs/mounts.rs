@@ -2,13 +2,13 @@
 
 use super::options::Options;
 use super::path::{self, Kind};
-use super::{Rootfs, Sources, clone_path};
+use super::{Rootfs, Sources, Tree, clone_path};
 use crate::cgroups;
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, FsContext, MountAttr};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::fstat;
+use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -216,20 +216,47 @@ impl Mount {
         Ok(())
     }
 
+    /// Whether the kernel's own files appear in it, which the image must have no say in (rule R5).
+    fn is_kernels(&self) -> bool {
+        self.is_type(c"proc") || self.is_type(c"sysfs")
+    }
+
+    /// Attaches the mount, making its target if that is missing.
+    fn attach(&self, tree: &Tree<'_>, mount: BorrowedFd<'_>) -> Result<()> {
+        if let Some((directory, name)) = tree.spot(&self.destination) {
+            let mut attached = sys::move_mount(mount, directory, &name);
+            if attached == Err(Errno::ENOENT) && path::kind_of(mount)? == Kind::Directory {
+                let made = mkdirat(directory, name.as_c_str(), Mode::from_bits_truncate(0o755));
+                // A dangling link exists for mkdir, and not for a look-up.
+                attached = made.and_then(|()| sys::move_mount(mount, directory, &name));
+            }
+            match attached {
+                Ok(()) => return Ok(()),
+                // A link, or a file and a directory: the long way decides.
+                Err(Errno::ENOENT | Errno::EEXIST | Errno::EINVAL) => {}
+                Err(errno) => return Err(Error::from(errno).context("move_mount")),
+            }
+        }
+        let target = self.open_target(tree.root, mount)?;
+        sys::move_mount(mount, target.as_fd(), c"").map_err(|errno| {
+            let error = Error::from(errno).context("move_mount");
+            let kinds = errno == Errno::EINVAL;
+            if kinds { error.hint("a file cannot be mounted on a directory, nor the reverse") } else { error }
+        })
+    }
+
     /// Opens the target, making it if it is missing.
     fn open_target(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<OwnedFd> {
         // Most targets are reached without a link, and then the path says where they are.
-        let must_be_plain = self.is_type(c"proc") || self.is_type(c"sysfs");
-        let flags = if must_be_plain { OFlag::O_PATH | OFlag::O_DIRECTORY } else { OFlag::O_PATH };
-        let kind = || if must_be_plain { Ok(Kind::Directory) } else { path::kind_of(mount) };
+        let flags = if self.is_kernels() { OFlag::O_PATH | OFlag::O_DIRECTORY } else { OFlag::O_PATH };
         let target = match path::open_without_links(root, &self.destination, flags) {
             Ok(target) => return Ok(target),
-            // A link at /proc or /sys would let the image choose where the kernel's files appear (rule R5).
-            Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) if must_be_plain => {
+            // A link would let the image choose where the kernel's files appear.
+            Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) if self.is_kernels() => {
                 return Err(Error::from(errno).hint("the target must be a directory and no symlink"));
             }
-            Err(Errno::ENOENT) => path::make(root, &self.destination, kind()?)?,
-            Err(Errno::ELOOP) => path::open_or_make(root, &self.destination, kind)?,
+            Err(Errno::ENOENT) => path::make(root, &self.destination, path::kind_of(mount)?)?,
+            Err(Errno::ELOOP) => path::open_or_make(root, &self.destination, || path::kind_of(mount))?,
             Err(errno) => return Err(Error::from(errno).context("openat2")),
         };
         if !is_proc_file(&self.destination) && !self.is_type(c"proc") {
@@ -259,81 +286,78 @@ impl std::fmt::Display for Mount {
     }
 }
 
-/// Attaches every mount in the listed order, but for the cgroups: those are seen right only from inside them.
-pub fn attach_all(rootfs: &Rootfs, sources: &Sources) -> Result<()> {
-    let after_cgroup = rootfs.mounts.iter().position(|mount| mount.source == Source::Cgroup);
-    attach_range(rootfs, sources, 0..after_cgroup.unwrap_or(rootfs.mounts.len()))
+/// Attaches every mount in the listed order up to the cgroups: those are seen right only from inside them.
+pub fn attach_all(tree: &mut Tree<'_>, rootfs: &Rootfs, sources: &Sources) -> Result<()> {
+    let until = rootfs.mounts.iter().position(|mount| mount.source == Source::Cgroup);
+    attach_range(tree, rootfs, sources, 0..until.unwrap_or(rootfs.mounts.len()))
 }
 
 /// Attaches the cgroups and what is listed after them.
-pub fn attach_cgroups(rootfs: &Rootfs, sources: &Sources, cgroup: &cgroups::View) -> Result<()> {
+pub fn attach_cgroups(tree: &mut Tree<'_>, rootfs: &Rootfs, sources: &Sources, cgroup: &cgroups::View) -> Result<()> {
     let Some(first) = rootfs.mounts.iter().position(|mount| mount.source == Source::Cgroup) else { return Ok(()) };
     for (position, mount) in rootfs.mounts.iter().enumerate().skip(first) {
         match mount.source {
-            Source::Cgroup => attach_cgroup(sources, mount, cgroup).context(|| mount.to_string())?,
-            _ => attach_range(rootfs, sources, position..position + 1)?,
+            Source::Cgroup => attach_cgroup(tree, mount, cgroup).context(|| mount.to_string())?,
+            _ => attach_range(tree, rootfs, sources, position..position + 1)?,
         }
     }
     Ok(())
 }
 
-fn attach_range(rootfs: &Rootfs, sources: &Sources, range: std::ops::Range<usize>) -> Result<()> {
-    let root = sources.root.as_fd();
+fn attach_range(
+    tree: &mut Tree<'_>,
+    rootfs: &Rootfs,
+    sources: &Sources,
+    range: std::ops::Range<usize>,
+) -> Result<()> {
     for (mount, opened) in rootfs.mounts.iter().zip(&sources.binds).skip(range.start).take(range.len()) {
-        attach(mount, root, opened.as_ref()).context(|| mount.to_string())?;
+        attach_one(tree, mount, opened.as_ref()).context(|| mount.to_string())?;
     }
     Ok(())
 }
 
-fn attach(mount: &Mount, root: BorrowedFd<'_>, opened: Option<&OwnedFd>) -> Result<()> {
-    let made;
-    let detached = match opened {
-        Some(opened) => opened.as_fd(),
-        None => {
-            made = mount.make(root)?;
-            made.as_fd()
-        }
+fn attach_one(tree: &mut Tree<'_>, mount: &Mount, opened: Option<&OwnedFd>) -> Result<()> {
+    let made = match opened {
+        Some(_) => None,
+        None => Some(mount.make(tree.root)?),
     };
+    let Some(detached) = opened.or(made.as_ref()).map(AsFd::as_fd) else { return Ok(()) };
     mount.set_attributes(detached, mount.is_bind())?;
-    let target = mount.open_target(root, detached)?;
-    move_onto(detached, target.as_fd())?;
+    mount.attach(tree, detached)?;
     // An unbindable mount cannot be moved, so this comes last.
     if let Some(propagation) = mount.options.propagation.iter().find(|p| p.kind == libc::MS_UNBINDABLE) {
         let attr = MountAttr { propagation: propagation.kind, ..MountAttr::default() };
         sys::mount_setattr(detached, propagation.recursive, attr).context(|| "mount_setattr(unbindable)")?;
     }
+    match made {
+        Some(made) if !mount.is_bind() => tree.add(&mount.destination, made, mount.is_kernels()),
+        _ => tree.hide(&mount.destination),
+    }
     Ok(())
-}
-
-fn move_onto(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
-    sys::move_mount(mount, target, c"").map_err(|errno| {
-        let error = Error::from(errno).context("move_mount");
-        if errno == Errno::ENOTDIR { error.hint("a file cannot be mounted on a directory, nor the reverse") } else { error }
-    })
 }
 
 /// v2: the hierarchy itself, which a cgroup namespace shows from the container's cgroup down. v1: a tmpfs with each
 /// hierarchy's directory of the container bound into it.
-fn attach_cgroup(sources: &Sources, mount: &Mount, view: &cgroups::View) -> Result<()> {
-    let root = sources.root.as_fd();
+fn attach_cgroup(tree: &mut Tree<'_>, mount: &Mount, view: &cgroups::View) -> Result<()> {
     let attributes = mount.options.attr;
     let made = match view {
         cgroups::View::Unified => {
             let context = FsContext::open(c"cgroup2").context(|| "fsopen(cgroup2)")?;
+            context.set_string(c"source", c"cgroup").context(|| "fsconfig(source=cgroup)")?;
             context.mount(attributes.set).context(|| "fsmount(cgroup2)")?
         }
         cgroups::View::Legacy(_) => {
             let context = FsContext::open(c"tmpfs").context(|| "fsopen(tmpfs)")?;
+            context.set_string(c"source", c"cgroup").context(|| "fsconfig(source=cgroup)")?;
             context.set_string(c"mode", c"755").context(|| "fsconfig(mode=755)")?;
             context.mount(attributes.set & !sys::mount_flags::MOUNT_ATTR_RDONLY).context(|| "fsmount(tmpfs)")?
         }
     };
-    let target = mount.open_target(root, made.as_fd())?;
-    move_onto(made.as_fd(), target.as_fd())?;
+    mount.attach(tree, made.as_fd())?;
     if let cgroups::View::Legacy(hierarchies) = view {
         for hierarchy in hierarchies {
             let name = CString::new(hierarchy.name.as_str())?;
-            nix::sys::stat::mkdirat(&made, name.as_c_str(), nix::sys::stat::Mode::from_bits_truncate(0o755))
+            mkdirat(&made, name.as_c_str(), Mode::from_bits_truncate(0o755))
                 .context(|| format!("mkdir {}", hierarchy.name))?;
             sys::move_mount(hierarchy.tree.as_fd(), made.as_fd(), &name)
                 .context(|| format!("attach the {} hierarchy: move_mount", hierarchy.name))?;

@@ -6,15 +6,15 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 
-/// A block is a multiple of this; larger requests go to the system's allocator.
-const BLOCK: usize = 256 * 1024;
+/// The size of a block, of which only what is used takes memory; larger requests go to the system's allocator.
+const BLOCK: usize = 1 << 20;
 
 struct Bump(UnsafeCell<(usize, usize)>);
 
 // SAFETY: corten starts no threads (rule R25), and the test harness, which does, uses the system's allocator.
 unsafe impl Sync for Bump {}
 
-// SAFETY: `alloc` returns disjoint, aligned pieces of live blocks; nothing is ever reused.
+// SAFETY: `alloc` returns disjoint, aligned pieces of live mappings; nothing is ever reused.
 unsafe impl GlobalAlloc for Bump {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: single-threaded, and no reference into the cell outlives this function.
@@ -28,14 +28,15 @@ unsafe impl GlobalAlloc for Bump {
             // SAFETY: the caller's layout is passed on as it is.
             return unsafe { System.alloc(layout) };
         }
-        // SAFETY: the layout has a size and a power of two as alignment.
-        let block = unsafe { System.alloc(Layout::from_size_align_unchecked(BLOCK, 4096)) };
-        if block.is_null() {
-            return block;
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let block = unsafe { libc::mmap(std::ptr::null_mut(), BLOCK, protection, flags, -1, 0) };
+        if block == libc::MAP_FAILED {
+            return std::ptr::null_mut();
         }
         *next = block as usize + layout.size();
         *end = block as usize + BLOCK;
-        block
+        block.cast()
     }
 
     unsafe fn dealloc(&self, _pointer: *mut u8, _layout: Layout) {}
