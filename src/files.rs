@@ -4,10 +4,11 @@
 //! path of `run` that adds up to forty calls.
 
 use crate::error::{Context, Error, Result};
+use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Opens a path of the host. EINTR is retried.
@@ -27,6 +28,9 @@ pub fn open_at(directory: BorrowedFd<'_>, path: &Path, flags: OFlag, mode: u32) 
 
 /// Opens a directory of the host and asks the kernel for its absolute path, free of symlinks.
 pub fn canonical_directory(path: &Path) -> nix::Result<PathBuf> {
+    if path == Path::new(".") {
+        return nix::unistd::getcwd();
+    }
     let fd = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
     nix::fcntl::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str()).map(PathBuf::from)
 }
@@ -72,6 +76,16 @@ pub fn write_value(path: &Path, value: &str) -> Result<()> {
     let what = || format!("write {value:?} to {}", path.display());
     let fd = open(path, OFlag::O_WRONLY).context(|| "open").context(what)?;
     nix::unistd::write(&fd, value.as_bytes()).context(what)?;
+    Ok(())
+}
+
+/// Keeps descriptors 0-2 from being anything but what they are meant for: a caller may have closed them, and then the
+/// first thing that corten opens would become the container's stdin.
+pub fn ensure_stdio() -> Result<()> {
+    while sys::has_closed_stdio() {
+        let null = open(Path::new("/dev/null"), OFlag::O_RDWR).context(|| "open /dev/null for a closed descriptor")?;
+        sys::clear_close_on_exec(null.into_raw_fd());
+    }
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use oci_spec::runtime::Hook;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -142,17 +142,6 @@ fn drain(pipe: &mut impl Read, output: &mut Vec<u8>) -> bool {
         }
     }
     false
-}
-
-/// Keeps descriptors 0-2 from being anything but what they are meant for: a caller may have closed them, and then the
-/// first thing that corten opens would become the container's stdin.
-pub fn ensure_stdio() -> Result<Vec<OwnedFd>> {
-    let mut opened = Vec::new();
-    while (0..3).any(|fd| !sys::is_open(fd)) {
-        let null = nix::fcntl::open("/dev/null", nix::fcntl::OFlag::O_RDWR, nix::sys::stat::Mode::empty());
-        opened.push(null.context(|| "open /dev/null for a closed descriptor")?);
-    }
-    Ok(opened)
 }
 
 #[cfg(test)]

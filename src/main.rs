@@ -45,6 +45,7 @@ use std::path::PathBuf;
 /// The program, from its arguments to its exit status. `sys` has the entry point that calls it.
 fn run(args: Vec<OsString>) -> i32 {
     let protected = if enters_container(&args) { selfexe::protect(&args) } else { Ok(()) };
+    sys::ignore_sigpipe();
     let status = match cli::parse(args) {
         Parsed::Run(arguments) => execute(*arguments, protected),
         Parsed::Print(text) => print(&text),
@@ -97,7 +98,7 @@ fn prepare(global: &Global, command: &Command) -> Result<PathBuf> {
         "json" => log::Format::Json,
         other => return Err(Error::new(format!("invalid log-format: {other}"))),
     };
-    std::mem::forget(hooks::ensure_stdio()?);
+    files::ensure_stdio()?;
     // What the caller left open is not for hooks, nor for the container, unless he says so (rule R8).
     let preserved = match command {
         Command::Create(args) => args.preserve_fds,

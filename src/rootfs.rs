@@ -203,13 +203,13 @@ fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
 ///
 /// Our copy of the host's mounts is cut off first: nothing that happens here may reach the host.
 pub fn attach(rootfs: &Rootfs, sources: &Sources) -> Result<()> {
-    let slash = files::open(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY).context(|| "open /")?;
     let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
-    sys::mount_setattr(slash.as_fd(), true, private).context(|| "mount_setattr(/, recursive, private)")?;
+    sys::mount_setattr_at(c"/", private).context(|| "mount_setattr(/, recursive, private)")?;
     let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
     sys::mount_setattr(sources.root.as_fd(), true, slave).context(|| "mount_setattr(rootfs, recursive, slave)")?;
-    let target = files::open(&rootfs.path, OFlag::O_PATH | OFlag::O_DIRECTORY).context(|| format!("open {}", rootfs.path.display()))?;
-    sys::move_mount(sources.root.as_fd(), target.as_fd(), c"")
+    // Even if the way there has changed meanwhile: it is our own copy of the host's mounts that is changed here.
+    let target = CString::new(rootfs.path.as_os_str().as_encoded_bytes())?;
+    sys::move_mount(sources.root.as_fd(), AT_FDCWD, &target)
         .context(|| format!("attach the rootfs at {}: move_mount", rootfs.path.display()))
 }
 

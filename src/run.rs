@@ -79,7 +79,7 @@ pub fn wait(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<i32> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::from(errno).context("wait for the container: poll")),
         }
-        while let Some(signal) = signals.read_signal().context(|| "read a signal")? {
+        if let Some(signal) = signals.read_signal().context(|| "read a signal")? {
             let number = signal.ssi_signo as i32;
             match number {
                 libc::SIGCHLD | libc::SIGPIPE | libc::SIGURG => {}
@@ -93,17 +93,14 @@ pub fn wait(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<i32> {
     }
 }
 
-/// Reaps every child that has ended; the status of the one with this pid: what a shell would say.
+/// Reaps children that have ended, up to the one with this pid; its status is what a shell would say.
 fn reap(init: Pid) -> Result<Option<i32>> {
-    let mut status = None;
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == init => status = Some(code),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == init => status = Some(128 + signal as i32),
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(status),
+            Ok(WaitStatus::Exited(pid, code)) if pid == init => return Ok(Some(code)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == init => return Ok(Some(128 + signal as i32)),
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
             Ok(_) | Err(Errno::EINTR) => {}
-            // A real-time signal ended it, and nix has no name for those.
-            Err(Errno::EINVAL) => status = status.or(Some(128)),
             Err(errno) => return Err(Error::from(errno).context("wait for the container: waitpid")),
         }
     }

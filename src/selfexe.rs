@@ -23,11 +23,16 @@ const SELF: &str = "/proc/self/exe";
 ///
 /// It comes before anything else, for the second start begins from the beginning.
 pub fn protect(args: &[OsString]) -> Result<()> {
-    if is_protected()? {
+    // A read-only mount is enough, as a copy of ours is.
+    let status = statvfs(SELF).context(|| format!("statvfs {SELF}"))?;
+    if status.flags().contains(FsFlags::ST_RDONLY) {
         return Ok(());
     }
-    let what = || "protect the runtime's own file from the container";
-    let failure = match read_only_directory() {
+    let path = std::fs::read_link(SELF).context(|| format!("readlink {SELF}"))?;
+    if is_sealed_copy(&path)? {
+        return Ok(());
+    }
+    let failure = match read_only_directory(&path) {
         Ok((directory, name)) => sys::execveat_self(directory.as_fd(), &name, args, 0),
         Err(error) if matches!(error.errno(), Some(Errno::EPERM | Errno::EINVAL | Errno::ENOSYS)) => {
             match sealed_copy() {
@@ -37,17 +42,11 @@ pub fn protect(args: &[OsString]) -> Result<()> {
         }
         Err(error) => error,
     };
-    Err(failure.context(what()))
+    Err(failure.context("protect the runtime's own file from the container"))
 }
 
-/// It is, if it lies on a read-only mount (as a copy of ours does) or is a sealed file.
-fn is_protected() -> Result<bool> {
-    let status = statvfs(SELF).context(|| format!("statvfs {SELF}"))?;
-    if status.flags().contains(FsFlags::ST_RDONLY) {
-        return Ok(true);
-    }
-    let path = std::fs::read_link(SELF).context(|| format!("readlink {SELF}"))?;
-    if !path.starts_with("/memfd:corten (deleted)") {
+fn is_sealed_copy(path: &Path) -> Result<bool> {
+    if path != Path::new("/memfd:corten (deleted)") {
         return Ok(false);
     }
     let file = files::open(Path::new(SELF), OFlag::O_RDONLY).context(|| format!("open {SELF}"))?;
@@ -60,8 +59,7 @@ fn seals_wanted() -> SealFlag {
 }
 
 /// The directory of this program as a read-only mount that is attached nowhere, and the program's name in it.
-fn read_only_directory() -> Result<(OwnedFd, CString)> {
-    let path = std::fs::read_link(SELF).context(|| format!("readlink {SELF}"))?;
+fn read_only_directory(path: &Path) -> Result<(OwnedFd, CString)> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::with_errno(format!("{} is no path of a file", path.display()), Errno::EINVAL));
     };

@@ -3,7 +3,7 @@
 //! ```text
 //! ROOT/ID/            0700; the directory is the lock, its existence takes the id
 //!   state.json        what was decided, written before the first side effect and never changed
-//!   init              pid and start time of init, written before init may go on
+//!   init              pid and start time of init, as a symlink, made before init may go on
 //!   start.sock        the socket on which init waits for `start`; it gets this name when the container is created
 //!   seccomp.bpf       the filter, for exec
 //! ```
@@ -18,10 +18,10 @@ use crate::plan::Plan;
 use crate::seccomp::Filter;
 use crate::sys;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat, renameat};
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::{Pid, UnlinkatFlags, getuid, unlinkat};
+use nix::unistd::{Pid, UnlinkatFlags, getuid, symlinkat, unlinkat};
 use oci_spec::runtime::{Hooks, Process};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -292,10 +292,9 @@ impl Container {
         let _ = sys::flock(self.fd.as_fd(), libc::LOCK_UN);
     }
 
-    /// In the child of a clone: lets go of its copies of our descriptors, which would keep the lock alive (rule R19).
+    /// In the child of a clone: lets go of its copy of our descriptor, which would keep the lock alive (rule R19).
     pub fn close_inherited(&self) {
         sys::close_inherited(self.fd.as_fd());
-        sys::close_inherited(self.root.fd.as_fd());
     }
 
     /// Whether another corten is working on the container right now.
@@ -330,16 +329,23 @@ impl Container {
         self.read_record()?.ok_or_else(|| Error::new("container does not exist").hint("its creation was interrupted"))
     }
 
-    /// Records the init process. What reads it trusts nothing but the pair of pid and start time.
+    /// Records the init process. A symlink holds the text, for it is made and read in one step and never half written.
     pub fn write_init(&self, init: InitProcess) -> Result<()> {
         let text = format!("{} {}", init.pid, init.start_time);
-        self.write_new(INIT, text.as_bytes()).context(|| format!("record the init process of container {}", self.id))
+        symlinkat(text.as_str(), &self.fd, INIT)
+            .context(|| "symlinkat")
+            .context(|| format!("record the init process of container {}", self.id))
     }
 
     /// The init process, if it got as far.
     pub fn read_init(&self) -> Result<Option<InitProcess>> {
-        let bytes = self.read(INIT).context(|| format!("read the init process of container {}", self.id))?;
-        let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
+        let text = match readlinkat(&self.fd, INIT) {
+            Ok(text) => text.to_string_lossy().into_owned(),
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => {
+                return Err(Error::from(errno).context(format!("read the init process of container {}", self.id)));
+            }
+        };
         let parsed = text.split_once(' ').and_then(|(pid, time)| {
             let (pid, start_time) = (pid.parse().ok().filter(|pid| *pid > 0)?, time.parse().ok()?);
             Some(InitProcess { pid: Pid::from_raw(pid), start_time })

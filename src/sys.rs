@@ -55,10 +55,13 @@ extern "C" fn main(argc: libc::c_int, argv: *const *const libc::c_char) -> libc:
     // SAFETY: the C library passes `argc` strings, which live as long as the process.
     let strings = (0..count).map(|index| unsafe { CStr::from_ptr(*argv.add(index)) });
     let args = strings.map(|string| OsString::from_vec(string.to_bytes().to_vec())).collect();
-    // A reader that is gone is an error to report, not a reason to die.
+    crate::run(args)
+}
+
+/// `signal(SIGPIPE, SIG_IGN)`: a reader that is gone is an error to report, not a reason to die.
+pub fn ignore_sigpipe() {
     // SAFETY: SIG_IGN is no function of ours.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-    crate::run(args)
 }
 
 /// Takes over a descriptor that nix has returned as a number.
@@ -163,6 +166,9 @@ pub mod mount_flags {
     /// The path is empty: the descriptor itself is meant.
     pub const AT_EMPTY_PATH: u32 = 0x1000;
 
+    /// A trailing symlink is not followed.
+    pub const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
+
     /// mount_setattr(2) and fsmount(2): attributes of one mount.
     pub const MOUNT_ATTR_RDONLY: u64 = 0x1;
     /// nosuid
@@ -232,6 +238,14 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr: MountAttr) ->
         call(libc::SYS_mount_setattr, [fd_arg(mount), c"".as_ptr() as u64, u64::from(flags), pointer, size, 0])
             .map(drop)
     }
+}
+
+/// `mount_setattr(AT_FDCWD, path, AT_RECURSIVE, attr)`
+pub fn mount_setattr_at(path: &CStr, attr: MountAttr) -> SysResult<()> {
+    let (pointer, size) = (&raw const attr as u64, size_of::<MountAttr>() as u64);
+    let arguments = [libc::AT_FDCWD as u64, path.as_ptr() as u64, u64::from(mount_flags::AT_RECURSIVE), pointer, size, 0];
+    // SAFETY: `path` and `attr` outlive the call, and `attr` has the size given.
+    unsafe { call(libc::SYS_mount_setattr, arguments).map(drop) }
 }
 
 /// A file system that is being configured: `fsopen(2)`.
@@ -515,6 +529,14 @@ pub fn set_interface_up(socket: BorrowedFd<'_>, name: &CStr) -> SysResult<()> {
     }
     // SAFETY: the kernel reads at most sizeof(struct ifreq), which is 40 bytes on 64-bit machines and 32 on others.
     Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, request.as_mut_ptr()) }).map(drop)
+}
+
+/// `poll(2)` of 0-2, which tells of a descriptor that is not open: whether one is not.
+pub fn has_closed_stdio() -> bool {
+    let mut fds = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: an array of three, and no time to wait.
+    unsafe { libc::poll(fds.as_mut_ptr(), 3, 0) };
+    fds.iter().any(|fd| fd.revents & libc::POLLNVAL != 0)
 }
 
 /// `fcntl(fd, F_GETFD)`: whether somebody has given us this descriptor number.

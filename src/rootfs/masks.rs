@@ -2,10 +2,9 @@
 
 use super::{Tree, path};
 use crate::error::{Context, Error, Result};
-use crate::files;
 use crate::sys::{self, FsContext, MountAttr, mount_flags};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{SFlag, fstat, major, minor};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,15 +12,15 @@ use std::path::{Path, PathBuf};
 
 /// The host's /dev/null, opened before the clone: the container's own could be anything (CVE-2025-31133).
 pub fn open_null() -> Result<OwnedFd> {
-    let null = files::open(Path::new("/dev/null"), OFlag::O_PATH | OFlag::O_NOFOLLOW)
-        .context(|| "open /dev/null")?;
+    let null = sys::open_tree_clone(AT_FDCWD, c"/dev/null", mount_flags::AT_SYMLINK_NOFOLLOW)
+        .context(|| "open_tree(clone) /dev/null")?;
     let stat = fstat(&null).context(|| "fstat /dev/null")?;
     let is_null = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits()
         && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3);
-    if !is_null {
-        return Err(Error::new("/dev/null of the host is not the null device"));
+    match is_null {
+        true => Ok(null),
+        false => Err(Error::new("/dev/null of the host is not the null device")),
     }
-    path::clone_at(null.as_fd(), false).context(|| "open_tree(clone) /dev/null")
 }
 
 /// Hides each path: a directory under an empty read-only tmpfs, which all share, anything else under the null device.

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::files;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
+use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, getpid, getuid, unlinkat};
 use oci_spec::runtime::LinuxSeccomp;
@@ -42,33 +42,37 @@ fn name(key: &[u8]) -> String {
     format!("{:016x}", hash(key))
 }
 
-/// The directory, if it is there (or can be made) and nobody else can write to it.
-fn directory(make: bool) -> Option<OwnedFd> {
-    let user = getuid();
-    let base = match user.is_root() {
-        true => PathBuf::from("/var/cache"),
-        false => PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?),
-    };
-    let path = base.join("corten");
-    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let fd = match files::open(&path, flags) {
-        Err(Errno::ENOENT) if make => {
-            nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o700)).ok()?;
-            files::open(&path, flags).ok()?
-        }
-        other => other.ok()?,
-    };
-    let stat = fstat(&fd).ok()?;
-    (stat.st_uid == user.as_raw() && stat.st_mode & 0o077 == 0).then_some(fd)
+/// Root's is where caches are; a user's goes with his session.
+fn path() -> Option<PathBuf> {
+    match getuid().is_root() {
+        true => Some(PathBuf::from("/var/cache/corten")),
+        false => Some(PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?).join("corten-cache")),
+    }
+}
+
+/// Whether it belongs to this user and nobody else can write to or read from it.
+fn is_private(fd: &OwnedFd) -> bool {
+    fstat(fd).is_ok_and(|stat| stat.st_uid == getuid().as_raw() && stat.st_mode & 0o077 == 0)
+}
+
+/// The directory to write to, made if need be.
+fn directory() -> Option<OwnedFd> {
+    let path = path()?;
+    match nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o700)) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(_) => return None,
+    }
+    files::open(&path, OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW).ok().filter(is_private)
 }
 
 /// The program of a profile that was compiled before.
 pub fn load(key: &[u8]) -> Option<Vec<u8>> {
-    let directory = directory(false)?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
-    let file = openat2(&directory, name(key).as_str(), how).ok()?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = files::open(&path()?.join(name(key)), flags).ok()?;
+    // Whatever the way to it, a file that only this user can have written holds what he wrote.
+    if !is_private(&file) {
+        return None;
+    }
     let bytes = files::read(file, key.len() + 32 * 1024, MAX_SIZE).ok()?;
     let program = bytes.strip_prefix(MAGIC)?;
     let (length, rest) = program.split_first_chunk::<8>()?;
@@ -80,7 +84,7 @@ pub fn load(key: &[u8]) -> Option<Vec<u8>> {
 
 /// Keeps a program. What goes wrong here is of no consequence.
 pub fn store(key: &[u8], program: &[u8]) {
-    let Some(directory) = directory(true) else { return };
+    let Some(directory) = directory() else { return };
     let mut bytes = MAGIC.to_vec();
     bytes.extend((key.len() as u64).to_le_bytes());
     bytes.extend(key);
