@@ -14,8 +14,9 @@ mod v2;
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::rootfs::path::clean;
+use crate::sys;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{AccessFlags, Pid};
@@ -96,7 +97,7 @@ pub struct Cgroups {
 
 /// What the child needs to get into its cgroups, and what `attach_cgroups` shows of them.
 pub struct Entrance {
-    /// v2: the directory to be born in.
+    /// v2 and hybrid: the directory to be born in.
     pub into: Option<OwnedFd>,
     /// v1: the `tasks` files to write 0 to.
     pub tasks: Vec<OwnedFd>,
@@ -146,8 +147,8 @@ impl Cgroups {
     /// `into` is the directory of the only hierarchy of v2.
     pub fn limit(&self, resources: &Resources, into: Option<BorrowedFd<'_>>) -> Result<()> {
         match into {
-            Some(directory) => v2::limit(directory, resources),
-            None => v1::limit(self, resources),
+            Some(directory) if self.unified => v2::limit(directory, resources),
+            _ => v1::limit(self, resources),
         }
     }
 
@@ -185,6 +186,27 @@ impl Cgroups {
         };
         std::fs::read_to_string(directory.path.join(file))
             .is_ok_and(|state| matches!(state.trim(), "1" | "FROZEN" | "FREEZING"))
+    }
+
+    /// Sends a signal to every process in the container's own cgroups; to how many.
+    pub fn signal(&self, signal: i32) -> Result<usize> {
+        if self.directories.iter().all(|directory| directory.made_from.is_none()) {
+            return Ok(0);
+        }
+        let pids = self.processes()?;
+        for pid in &pids {
+            // One that is gone already needs no signal.
+            sys::kill(*pid, signal);
+        }
+        if signal == libc::SIGKILL {
+            self.kill()?;
+        }
+        Ok(pids.len())
+    }
+
+    /// Lets paused processes go on.
+    pub fn thaw(&self) -> Result<()> {
+        if self.unified { v2::thaw(self) } else { v1::thaw(self) }
     }
 
     /// Kills every process in cgroups that were made for this container, and waits until they are gone.
@@ -364,9 +386,4 @@ fn write(directory: BorrowedFd<'_>, file: &str, value: &str) -> Result<()> {
 fn own_cgroups() -> Result<HashMap<String, String>> {
     cgroups_rs::fs::cgroup::get_cgroups_relative_paths()
         .map_err(|error| Error::new(format!("read /proc/self/cgroup: {error}").to_lowercase()))
-}
-
-/// Whether a file exists in a cgroup.
-fn has_file(directory: BorrowedFd<'_>, file: &str) -> bool {
-    nix::unistd::faccessat(directory, file, AccessFlags::F_OK, AtFlags::empty()).is_ok()
 }

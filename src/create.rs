@@ -4,6 +4,7 @@ use crate::cgroups::{Cgroups, Entrance, Layout};
 use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
 use crate::init::{self, Init};
+use crate::namespaces::{self, Existing};
 use crate::plan::{self, Plan};
 use crate::rootfs::masks;
 use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Record, Root, Status};
@@ -54,7 +55,7 @@ pub fn launch(root: &Path, args: &CreateArgs, start_later: bool) -> Result<Launc
 
     // Here the id becomes ours, and from here on everything is undone on an error.
     let container = Container::make(root, &args.id)?;
-    let (record, entrance) = match make_cgroups(&layout, &plan, &container) {
+    let (record, entrance) = match make_cgroups(&layout, &plan, &container, args) {
         Ok(made) => made,
         Err(error) => return Err(remove_state(&container, error)),
     };
@@ -73,10 +74,10 @@ pub fn launch(root: &Path, args: &CreateArgs, start_later: bool) -> Result<Launc
 
 /// Decides on the cgroups, writes that down, and only then makes them (rule R18). Another corten that removes a parent
 /// which has become empty may come in between: then it is decided anew.
-fn make_cgroups(layout: &Layout, plan: &Plan, container: &Container) -> Result<(Record, Entrance)> {
+fn make_cgroups(layout: &Layout, plan: &Plan, container: &Container, args: &CreateArgs) -> Result<(Record, Entrance)> {
     let mut tries = 0;
     loop {
-        let mut record = Record::new(&container.id, plan, Cgroups::locate(layout, &plan.cgroup, &container.id)?);
+        let mut record = Record::new(args, plan, Cgroups::locate(layout, &plan.cgroup, &args.id)?);
         container.write_record(&record)?;
         match record.cgroups.make(&plan.cgroup.resources) {
             Ok(entrance) => return Ok((record, entrance)),
@@ -123,13 +124,13 @@ impl Launch<'_> {
             socket: child_socket,
             start,
             wait: self.start_later || self.args.pid_file.is_some(),
-            existing: plan.namespaces.open()?,
+            existing: open_namespaces(plan)?,
             sources: plan.rootfs.open()?,
             null: if plan.rootfs.masked.is_empty() { None } else { Some(masks::open_null()?) },
             tasks: entrance.tasks,
             view: if plan.rootfs.shows_cgroups() { Some(cgroups.view()?) } else { None },
             filter,
-            keyring: keyring_name(self.args)?,
+            keyring: keyring_name(&self.args.id, self.args.no_new_keyring)?,
             ignored_signals: signals::ignored()?,
             preserve_fds: self.args.preserve_fds,
         };
@@ -234,6 +235,21 @@ impl Launch<'_> {
     }
 }
 
+/// Opens the namespaces to join. What the configuration changes in one must not be the runtime's own (rule R28).
+fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
+    let existing = plan.namespaces.open()?;
+    for namespace in &existing {
+        let names = plan.hostname.is_some() || plan.domainname.is_some();
+        let changes = !plan.sysctls.is_empty() || names && namespace.kind == CloneFlags::CLONE_NEWUTS;
+        if changes && namespace.is_own()? {
+            let name = namespaces::name(namespace.kind);
+            return Err(Error::new(format!("{} is the runtime's own {name} namespace", namespace.path.display()))
+                .hint("sysctl and hostname would change the host"));
+        }
+    }
+    Ok(existing)
+}
+
 impl Launched {
     /// Takes everything back after an error that came later than `launch`.
     pub fn undo(&self, error: Error, pid_file: Option<&Path>) -> Error {
@@ -282,8 +298,11 @@ fn remove_state(container: &Container, error: Error) -> Error {
 
 /// Everything from 3 on belongs to the caller, and only what he asks for may reach the container (rule R8).
 pub fn check_preserved(count: u32) -> Result<()> {
-    for fd in 3..3 + count {
-        let fd = i32::try_from(fd).map_err(|_| Error::new(format!("--preserve-fds {count} is too many")))?;
+    // The kernel's own limit on descriptors is below this (fs.nr_open).
+    if count > 1 << 30 {
+        return Err(Error::new(format!("--preserve-fds {count} is too many")));
+    }
+    for fd in (3..3 + count).map(|fd| fd as i32) {
         if !sys::is_open(fd) {
             return Err(Error::new(format!("--preserve-fds {count}: descriptor {fd} is not open")));
         }
@@ -292,11 +311,8 @@ pub fn check_preserved(count: u32) -> Result<()> {
 }
 
 /// One keyring for each container, named after it.
-fn keyring_name(args: &CreateArgs) -> Result<Option<CString>> {
-    if args.no_new_keyring {
-        return Ok(None);
-    }
-    Ok(Some(CString::new(format!("_ses.{}", args.id))?))
+pub fn keyring_name(id: &str, stay: bool) -> Result<Option<CString>> {
+    if stay { Ok(None) } else { Ok(Some(CString::new(format!("_ses.{id}"))?)) }
 }
 
 /// Written here, where /proc is the host's; the child is not dumpable and so could not.

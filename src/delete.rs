@@ -15,7 +15,7 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
         other => other?,
     };
     if force {
-        // Without the lock, which a `create` with a hanging hook may hold: with its init dead it ends, too.
+        // Without the lock, which a `create` with a hanging hook holds for as long as the hook takes.
         kill_init(&container)?;
     }
     match container.lock(Lock::Exclusive) {
@@ -63,6 +63,10 @@ fn kill_init(container: &Container) -> Result<()> {
     match sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
         Ok(()) | Err(nix::Error::ESRCH) => {}
         Err(errno) => return Err(Error::from(errno).context("pidfd_send_signal").context(what())),
+    }
+    if let Some(record) = container.read_record()?.filter(|record| record.cgroups.is_frozen()) {
+        // On v1 a frozen process does not even die.
+        record.cgroups.thaw().context(what)?;
     }
     let mut wanted = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     match poll(&mut wanted, PollTimeout::from(10_000u16)).context(|| "poll").context(what)? {

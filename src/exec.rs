@@ -1,8 +1,9 @@
 //! `exec`: one more process in a running container, with the same confinement as its init.
 //!
 //! The parent enters the container's mount namespace, and its PID namespace for children, *before* the clone, and leaves
-//! them afterwards. So the child, which a hostile payload can see from its first moment, never had the host's root, a
-//! directory of the host or a descriptor of one (rule R11).
+//! them afterwards. So the child, which a hostile payload can see from its first moment, never had the host's root or
+//! working directory, and it is not dumpable. Descriptors of the host it inherits with everything else, and closes them
+//! before it does anything: a payload with CAP_SYS_PTRACE would have to win that race (rule R11, SECURITY.md).
 
 use crate::cli::ExecArgs;
 use crate::error::{Context, Error, Result};
@@ -13,13 +14,13 @@ use crate::seccomp::Filter;
 use crate::state::{Container, InitProcess, Lock, Record, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
-use crate::{create, files, pidfile, run, signals};
+use crate::{create, files, log, pidfile, run, signals};
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
-use oci_spec::runtime::User;
+use nix::unistd::Pid;
 use std::convert::Infallible;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -46,7 +47,7 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
     let joined = Joined::new(&record, init, init_pidfd)?;
     let (pid, pidfd, socket) = launch(args, &container, &record, &process, joined)?;
 
-    let outcome = converse(&socket, args, pid);
+    let outcome = converse(&socket, args, &process, pid);
     if let Err(error) = outcome {
         let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
         let _ = nix::sys::wait::waitpid(pid, None);
@@ -88,25 +89,24 @@ fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Proce
     }
     if let Some(user) = &args.user {
         let (uid, gid) = parse_user(user)?;
-        let mut changed = User::default();
-        changed.set_uid(uid);
-        changed.set_gid(gid);
-        changed.set_umask(process.user().umask());
-        changed.set_additional_gids(process.user().additional_gids().clone());
-        process.set_user(changed);
+        process.user_mut().set_uid(uid);
+        if let Some(gid) = gid {
+            process.user_mut().set_gid(gid);
+        }
     }
     Process::new(&process, "exec: ")
 }
 
-/// Rule R17: `UID[:GID]` in plain decimal; a name is never looked up, nor anything guessed. Without a group it is 0.
-fn parse_user(text: &str) -> Result<(u32, u32)> {
+/// Rule R17: `UID[:GID]` in plain decimal; a name is never looked up, nor anything guessed. Without a group that of the
+/// configuration stays.
+fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
     let number = |part: &str, what: &str| match part.parse::<u32>() {
         Ok(number) if number != u32::MAX && part.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
         _ => Err(Error::new(format!("bad {what}: {part:?} is no number between 0 and 4294967294"))),
     };
     match text.split_once(':') {
-        Some((uid, gid)) => Ok((number(uid, "uid")?, number(gid, "gid")?)),
-        None => Ok((number(text, "uid")?, 0)),
+        Some((uid, gid)) => Ok((number(uid, "uid")?, Some(number(gid, "gid")?))),
+        None => Ok((number(text, "uid")?, None)),
     }
 }
 
@@ -119,6 +119,7 @@ struct Joined {
     after: CloneFlags,
     /// The way back.
     own_mounts: OwnedFd,
+    own_root: OwnedFd,
     own_cwd: OwnedFd,
     /// Without a mount namespace of its own the container only has another root.
     root: Option<OwnedFd>,
@@ -142,6 +143,7 @@ impl Joined {
             before,
             after: namespaces & !before,
             own_mounts: files::open(mounts, OFlag::O_RDONLY).context(|| "open /proc/self/ns/mnt")?,
+            own_root: files::open(Path::new("/"), path).context(|| "open the root directory")?,
             own_cwd: files::open(Path::new("."), path).context(|| "open the working directory")?,
             root,
         })
@@ -160,6 +162,9 @@ impl Joined {
         if self.before.contains(CloneFlags::CLONE_NEWNS) {
             sys::setns(self.own_mounts.as_fd(), CloneFlags::CLONE_NEWNS)
                 .context(|| "leave the container's mount namespace: setns")?;
+            // The caller's root need not be that of his mount namespace.
+            nix::unistd::fchdir(&self.own_root).context(|| "go back to the root directory: fchdir")?;
+            nix::unistd::chroot(".").context(|| "go back to the root directory: chroot")?;
             nix::unistd::fchdir(&self.own_cwd).context(|| "go back to the working directory: fchdir")?;
         }
         Ok(())
@@ -172,8 +177,9 @@ fn launch(
     record: &Record,
     process: &Process,
     joined: Joined,
-) -> Result<(nix::unistd::Pid, OwnedFd, Socket)> {
+) -> Result<(Pid, OwnedFd, Socket)> {
     let filter = container.read_filter()?;
+    let keyring = create::keyring_name(&record.id, !record.keyring)?;
     let entrance = record.cgroups.enter()?;
     let ignored_signals = signals::ignored()?;
     let (socket, child_socket) = sync::pair()?;
@@ -184,31 +190,31 @@ fn launch(
     if let Ok(Cloned::Child) = cloned {
         // Our copy of the parent's end would keep its EOF from us.
         sys::close_inherited(socket.as_fd());
-        let child = Child { args, container, process, joined, socket: child_socket, tasks: entrance.tasks, filter, ignored_signals };
+        let child = Child { args, container, process, joined, socket: child_socket, tasks: entrance.tasks, filter, keyring, ignored_signals };
         child.run()
     }
     joined.leave()?;
     match cloned? {
-        Cloned::Parent(pid, pidfd) => {
-            if let Some(score) = process.oom_score_adj {
-                create::set_oom_score_adj(pid, score)?;
-            }
-            Ok((pid, pidfd, socket))
-        }
+        Cloned::Parent(pid, pidfd) => Ok((pid, pidfd, socket)),
         Cloned::Child => Err(Error::new("the child came back")),
     }
 }
 
 /// READY, the pid file, PROCEED, and the end of the conversation by execve.
-fn converse(socket: &Socket, args: &ExecArgs, pid: nix::unistd::Pid) -> Result<()> {
+fn converse(socket: &Socket, args: &ExecArgs, process: &Process, pid: Pid) -> Result<()> {
     match socket.receive()? {
         Some(Message::Ready) => {}
         Some(Message::Error(error)) => return Err(error),
         Some(other) => return Err(Error::new(format!("the process sent {other:?}"))),
         None => return Err(Error::new("the process ended before it could run the program")),
     }
+    if let Some(score) = process.oom_score_adj {
+        create::set_oom_score_adj(pid, score)?;
+    }
     if let Some(file) = &args.pid_file {
         pidfile::write(file, pid)?;
+    }
+    if waits(args, process) {
         socket.send(&Message::Proceed)?;
     }
     match socket.receive()? {
@@ -227,7 +233,13 @@ struct Child<'a> {
     socket: Socket,
     tasks: Vec<OwnedFd>,
     filter: Option<Filter>,
+    keyring: Option<CString>,
     ignored_signals: u64,
+}
+
+/// Whether the parent has something to do between READY and execve.
+fn waits(args: &ExecArgs, process: &Process) -> bool {
+    args.pid_file.is_some() || process.oom_score_adj.is_some()
 }
 
 impl Child<'_> {
@@ -240,9 +252,19 @@ impl Child<'_> {
         sys::exit(255)
     }
 
-    fn story(&self) -> Result<Infallible> {
-        die_with_parent()?;
+    /// Closes what the parent has open of the host, but for what the next steps need.
+    fn let_go_of_the_host(&self) {
+        let joined = &self.joined;
+        for fd in [&joined.own_mounts, &joined.own_root, &joined.own_cwd] {
+            sys::close_inherited(fd.as_fd());
+        }
         self.container.close_inherited();
+        log::close_inherited();
+    }
+
+    fn story(&self) -> Result<Infallible> {
+        self.let_go_of_the_host();
+        die_with_parent()?;
         nix::unistd::setsid().context(|| "setsid")?;
         for tasks in &self.tasks {
             nix::unistd::write(tasks, b"0").context(|| "enter a cgroup of the container")?;
@@ -258,7 +280,7 @@ impl Child<'_> {
         let confinement = Confinement {
             process: self.process,
             filter: self.filter.as_ref(),
-            keyring: None,
+            keyring: self.keyring.as_deref(),
             ignored_signals: self.ignored_signals,
             make_cwd: false,
             preserve_fds: self.args.preserve_fds,
@@ -266,7 +288,7 @@ impl Child<'_> {
         let ready = confinement.apply(&[self.socket.as_fd()])?;
         nix::sys::prctl::set_pdeathsig(None).context(|| "prctl(PR_SET_PDEATHSIG, 0)")?;
         self.socket.send(&Message::Ready)?;
-        if self.args.pid_file.is_some() {
+        if waits(self.args, self.process) {
             self.socket.expect(&Message::Proceed)?;
         }
         Err(ready.execute())
@@ -279,8 +301,8 @@ mod tests {
 
     #[test]
     fn users_are_numbers() {
-        assert_eq!(parse_user("1000"), Ok((1000, 0)));
-        assert_eq!(parse_user("1:2"), Ok((1, 2)));
+        assert_eq!(parse_user("1000"), Ok((1000, None)));
+        assert_eq!(parse_user("1:2"), Ok((1, Some(2))));
         for bad in ["", "root", "-1", "+1", " 1", "1 ", "1:", ":1", "1:-5", "4294967295", "4294967296", "1:2:3", "0x1"] {
             assert!(parse_user(bad).is_err(), "{bad:?}");
         }

@@ -7,14 +7,14 @@ use crate::cgroups::View;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::{self, Existing};
 use crate::plan::{Plan, Process};
-use crate::process::{Confinement, Ready};
+use crate::process::{Confinement, Ready, make_directories};
 use crate::procfs::Procfs;
 use crate::rootfs::{self, Sources, Tree, devices, masks, mounts};
 use crate::seccomp::Filter;
 use crate::state::{Container, Record, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
-use crate::{hooks, sysctl};
+use crate::{hooks, process, sysctl};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
@@ -88,8 +88,8 @@ impl Init<'_> {
             mounts::attach_cgroups(&mut tree, rootfs, &self.sources, view)?;
         }
         devices::make(&tree, &rootfs.devices)?;
-        if rootfs.pivot && rootfs.has_proc() {
-            devices::make_links(&tree)?;
+        if rootfs.pivot && rootfs.own_dev {
+            devices::make_links(&tree, rootfs.has_proc())?;
         }
 
         // The environment is complete, and the host's root still there.
@@ -104,6 +104,10 @@ impl Init<'_> {
             }
             masks::make_read_only(&tree, &rootfs.read_only)?;
             rootfs::pivot(root)?;
+            if let (true, Some(process)) = (rootfs.readonly, &self.plan.process) {
+                // Later it would be too late to make it.
+                make_directories(&process.cwd)?;
+            }
             rootfs::finish(rootfs, root)?;
         } else {
             rootfs::change_root(root)?;
@@ -133,8 +137,8 @@ impl Init<'_> {
 
     /// v1: a process of one thread moves itself through `tasks` without the lock that waits for an RCU grace period.
     fn enter_cgroups(&self) -> Result<()> {
-        for (tasks, directory) in self.tasks.iter().zip(&self.record.cgroups.directories) {
-            nix::unistd::write(tasks, b"0").context(|| format!("enter cgroup {}", directory.path.display()))?;
+        for tasks in &self.tasks {
+            nix::unistd::write(tasks, b"0").context(|| "enter a cgroup of the container")?;
         }
         Ok(())
     }
@@ -158,6 +162,9 @@ impl Init<'_> {
             return Ok(());
         };
         let what = || format!("join the pid namespace {}", namespace.path.display());
+        let sockets = std::iter::once(self.socket.as_fd()).chain(self.start.as_ref().map(AsFd::as_fd));
+        let keep: Vec<_> = sockets.chain([namespace.fd.as_fd()]).collect();
+        process::close_all_but(&keep, self.preserve_fds).context(what)?;
         sys::setns(namespace.fd.as_fd(), CloneFlags::CLONE_NEWPID).context(|| "setns").context(what)?;
         match sys::clone(CloneFlags::CLONE_PARENT, None).context(|| "clone3").context(what)? {
             Cloned::Parent(pid, _) => {

@@ -20,20 +20,21 @@ pub fn kill(root: &Path, words: &[String], all: bool) -> Result<()> {
     let signal = signals::parse(signal)?;
     let record = container.record()?;
     let (status, init) = container.status(&record)?;
-    let not_running = || Error::new("container not running");
-    // A shared PID namespace does not take the rest of the container with its init, so SIGKILL is for all of them.
-    let shares_pids = !record.namespaces().contains(CloneFlags::CLONE_NEWPID);
-    if signal == libc::SIGKILL && shares_pids && init.is_some() || all && shares_pids {
-        record.cgroups.kill()?;
-        return Ok(());
+    // A shared PID namespace does not take the rest of the container with its init, so SIGKILL, and every signal with
+    // --all, is for all of them.
+    let mut others = 0;
+    if !record.namespaces().contains(CloneFlags::CLONE_NEWPID) && (all || signal == libc::SIGKILL) {
+        others = record.cgroups.signal(signal)?;
     }
-    if status == Status::Stopped || init.is_none() {
-        return if all { Ok(()) } else { Err(not_running()) };
+    let gone = || if all || others > 0 { Ok(()) } else { Err(Error::new("container not running")) };
+    let Some(pidfd) = init.map(|init| init.pidfd()).transpose()?.flatten() else { return gone() };
+    let sent = sys::pidfd_send_signal(pidfd.as_fd(), signal);
+    if signal == libc::SIGKILL && status == Status::Paused {
+        // On v1 a frozen process does not even die.
+        record.cgroups.thaw()?;
     }
-    let pidfd = init.map(|init| init.pidfd()).transpose()?.flatten().ok_or_else(not_running)?;
-    match sys::pidfd_send_signal(pidfd.as_fd(), signal) {
-        Err(Errno::ESRCH) if all => Ok(()),
-        Err(Errno::ESRCH) => Err(not_running()),
+    match sent {
+        Err(Errno::ESRCH) => gone(),
         other => other.context(|| format!("send signal {signal} to container {id}: pidfd_send_signal")),
     }
 }

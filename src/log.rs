@@ -6,6 +6,7 @@
 use crate::error::{Context, Result};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -64,6 +65,13 @@ pub fn open(file: Option<&Path>, format: Format, debug: bool) -> Result<()> {
     // Only main calls this, once.
     let _ = LOG.set(Log { file, format, debug });
     Ok(())
+}
+
+/// In a process that becomes the container's: lets go of its copy of the log file.
+pub fn close_inherited() {
+    if let Some(file) = LOG.get().and_then(|log| log.file.as_ref()) {
+        crate::sys::close_inherited(file.as_fd());
+    }
 }
 
 /// Logs what happens, for `--debug`; the closure runs only then.

@@ -122,6 +122,21 @@ impl Namespaces {
     }
 }
 
+impl Existing {
+    /// Whether it is the one that this process is in.
+    pub fn is_own(&self) -> Result<bool> {
+        let name = match self.kind {
+            CloneFlags::CLONE_NEWNS => "mnt",
+            CloneFlags::CLONE_NEWNET => "net",
+            kind => name(kind),
+        };
+        let own = format!("/proc/self/ns/{name}");
+        let own = nix::sys::stat::stat(own.as_str()).context(|| format!("stat {own}"))?;
+        let this = nix::sys::stat::fstat(&self.fd).context(|| "fstat")?;
+        Ok((own.st_dev, own.st_ino) == (this.st_dev, this.st_ino))
+    }
+}
+
 /// Joins what the child joins at once: everything but a PID namespace.
 pub fn join(existing: &[Existing]) -> Result<()> {
     for namespace in existing.iter().filter(|namespace| namespace.kind != CloneFlags::CLONE_NEWPID) {

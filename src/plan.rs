@@ -56,7 +56,7 @@ pub struct Process {
     pub gid: u32,
     pub groups: Vec<u32>,
     pub umask: u32,
-    pub capabilities: Option<CapabilitySets>,
+    pub capabilities: CapabilitySets,
     pub rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i32>,
@@ -338,7 +338,7 @@ fn check_hooks(hooks: &Hooks) -> Result<()> {
 impl Process {
     /// Takes out the capabilities that the runtime cannot give.
     pub fn grant_what_is_there(&mut self) -> Result<()> {
-        self.capabilities = self.capabilities.map(crate::capabilities::CapabilitySets::grantable).transpose()?;
+        self.capabilities = self.capabilities.grantable()?;
         Ok(())
     }
 
@@ -378,7 +378,8 @@ impl Process {
             gid: user.gid(),
             groups: user.additional_gids().clone().unwrap_or_default(),
             umask,
-            capabilities: process.capabilities().as_ref().map(CapabilitySets::new),
+            // Without the property there are none, not those of the runtime.
+            capabilities: process.capabilities().as_ref().map(CapabilitySets::new).unwrap_or_default(),
             rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default(), whence)?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj,
@@ -389,18 +390,22 @@ impl Process {
 /// The environment with each name once and the last value winning; an entry without `=` is refused, for some programs
 /// take it from *their* environment (podman CVE-2026-57231).
 fn environment(entries: &[String], whence: &str) -> Result<Vec<CString>> {
-    let mut last: Vec<(&str, &str)> = Vec::with_capacity(entries.len());
+    let mut last: Vec<&str> = Vec::with_capacity(entries.len());
+    let mut positions: HashMap<&str, usize> = HashMap::with_capacity(entries.len());
     for (index, entry) in entries.iter().enumerate() {
         let name = match entry.split_once('=') {
             Some((name, _)) if !name.is_empty() && !entry.contains('\0') => name,
             _ => return Err(Error::new(format!("{whence}/env/{index}: must have the form NAME=VALUE: {entry:?}"))),
         };
-        match last.iter_mut().find(|(known, _)| *known == name) {
-            Some(known) => known.1 = entry,
-            None => last.push((name, entry)),
+        match positions.get(name).and_then(|position| last.get_mut(*position)) {
+            Some(known) => *known = entry,
+            None => {
+                positions.insert(name, last.len());
+                last.push(entry);
+            }
         }
     }
-    last.iter().map(|(_, entry)| CString::new(*entry).context(|| format!("{whence}/env"))).collect()
+    last.iter().map(|entry| CString::new(*entry).context(|| format!("{whence}/env"))).collect()
 }
 
 /// The numbers of asm-generic/resource.h, which every architecture that Rust's Linux targets know uses but MIPS and
@@ -499,7 +504,7 @@ mod tests {
     #[test]
     fn unknown_capabilities_are_dropped() {
         let plan = plan(|c| c["process"]["capabilities"] = json!({"bounding": ["CAP_TEST", "CAP_KILL"]})).unwrap();
-        assert_eq!(plan.process.unwrap().capabilities.unwrap().bounding, 1 << 5);
+        assert_eq!(plan.process.unwrap().capabilities.bounding, 1 << 5);
     }
 
     #[test]

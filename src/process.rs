@@ -53,7 +53,10 @@ impl Confinement<'_> {
         }
         let env = passwd::with_home(&process.env, process.uid)?;
         umask(Mode::from_bits_truncate(process.umask));
-        self.close_descriptors(keep)?;
+        close_all_but(keep, self.preserve_fds)?;
+        for fd in 3..3 + self.preserve_fds as RawFd {
+            sys::clear_close_on_exec(fd);
+        }
         // As root first: the directory may be one that only root can reach, and the user is to be in it all the same.
         let entered = self.enter_cwd()?;
         if process.no_new_privileges {
@@ -67,9 +70,7 @@ impl Confinement<'_> {
             chdir(&process.cwd).map_err(|errno| cwd_error(&process.cwd, errno))?;
             check_cwd()?;
         }
-        if let Some(sets) = &process.capabilities {
-            sets.apply()?;
-        }
+        process.capabilities.apply()?;
         let path = look_up(process, &env)?;
         let filter = self.filter.filter(|_| process.no_new_privileges).cloned();
         Ok(Ready { path, args: process.args.clone(), env, filter })
@@ -78,15 +79,13 @@ impl Confinement<'_> {
     /// Bounding set, groups, user. The permitted set survives the change of user so that `apply` can still choose.
     fn change_user(&self) -> Result<()> {
         let process = self.process;
-        if let Some(sets) = &process.capabilities {
-            sets.apply_bounding()?;
-            // What the caller had raised is not for the container; without inheritable capabilities it falls anyway.
-            if sets.inheritable != 0 {
-                sys::clear_ambient().context(|| "prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
-            }
-            if process.uid != 0 {
-                nix::sys::prctl::set_keepcaps(true).context(|| "prctl(PR_SET_KEEPCAPS)")?;
-            }
+        process.capabilities.apply_bounding()?;
+        // What the caller had raised is not for the container; without inheritable capabilities it falls anyway.
+        if process.capabilities.inheritable != 0 {
+            sys::clear_ambient().context(|| "prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
+        }
+        if process.uid != 0 {
+            nix::sys::prctl::set_keepcaps(true).context(|| "prctl(PR_SET_KEEPCAPS)")?;
         }
         sys::setgroups(&process.groups).context(|| format!("setgroups({:?})", process.groups))?;
         sys::set_gid(process.gid).context(|| format!("setresgid({})", process.gid))?;
@@ -107,28 +106,23 @@ impl Confinement<'_> {
             Err(errno) => Err(cwd_error(cwd, errno)),
         }
     }
+}
 
-    /// A real close, not just close-on-exec: a descriptor of a directory could otherwise still be reached as cwd or
-    /// program through /proc/self/fd (rule R8).
-    fn close_descriptors(&self, keep: &[BorrowedFd<'_>]) -> Result<()> {
-        let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
-        kept.sort_unstable();
-        let mut next = 3 + self.preserve_fds;
-        for fd in kept {
-            let fd = fd as u32;
-            if fd > next {
-                sys::close_range(next, fd - 1).context(|| "close_range")?;
-            }
-            next = next.max(fd + 1);
+/// Closes every descriptor from 3 on but these, and those that the caller wants to pass. A real close, not just
+/// close-on-exec: a descriptor of a directory could otherwise still be reached as cwd or program through /proc/self/fd
+/// (rule R8).
+pub fn close_all_but(keep: &[BorrowedFd<'_>], preserve_fds: u32) -> Result<()> {
+    let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.sort_unstable();
+    let mut next = 3 + preserve_fds;
+    for fd in kept {
+        let fd = fd as u32;
+        if fd > next {
+            sys::close_range(next, fd - 1).context(|| "close_range")?;
         }
-        sys::close_range(next, u32::MAX).context(|| "close_range")?;
-        if self.preserve_fds > 0 {
-            for fd in 3..3 + self.preserve_fds as RawFd {
-                sys::clear_close_on_exec(fd);
-            }
-        }
-        Ok(())
+        next = next.max(fd + 1);
     }
+    sys::close_range(next, u32::MAX).context(|| "close_range")
 }
 
 impl Ready {
@@ -174,8 +168,8 @@ fn check_cwd() -> Result<()> {
     }
 }
 
-/// The root is the container's by now, so a path is a path in it.
-fn make_directories(cwd: &CStr) -> Result<()> {
+/// Makes a working directory that is missing. The root is the container's by now, so a path is a path in it.
+pub fn make_directories(cwd: &CStr) -> Result<()> {
     let path = crate::rootfs::path::clean(std::path::Path::new(&*cwd.to_string_lossy()));
     let mut so_far = std::path::PathBuf::new();
     for component in path.components() {
@@ -192,8 +186,9 @@ fn make_directories(cwd: &CStr) -> Result<()> {
 fn join_keyring(name: &CStr) -> Result<()> {
     let what = || "join a new session keyring";
     match sys::join_session_keyring(name) {
-        // The process possesses its keyring, which by itself gives the user nothing: he may read and search it.
-        Ok(serial) => sys::set_key_permissions(serial, 0x3f3f_0000)
+        // Who possesses it may do everything, its user view, read, link and, beyond the kernel's default, search it: by
+        // that a later exec finds it under its name.
+        Ok(serial) => sys::set_key_permissions(serial, 0x3f1b_0000)
             .or_else(|errno| if errno == Errno::EACCES { Ok(()) } else { Err(errno) })
             .context(|| "keyctl(KEYCTL_SETPERM)")
             .context(what),

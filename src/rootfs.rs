@@ -20,7 +20,7 @@ use crate::namespaces::Namespaces;
 use crate::sys::{self, MountAttr, mount_flags};
 use devices::Device;
 use mounts::Mount;
-use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::fcntl::AT_FDCWD;
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, Spec};
 use options::Propagation;
@@ -37,6 +37,8 @@ pub struct Rootfs {
     pub propagation: Option<Propagation>,
     pub mounts: Vec<Mount>,
     pub devices: Vec<Device>,
+    /// Whether /dev is the container's own, and not a bind mount of the host's.
+    pub own_dev: bool,
     pub masked: Vec<PathBuf>,
     pub read_only: Vec<PathBuf>,
     /// Whether there is a mount namespace to pivot in; otherwise the root is only changed.
@@ -71,6 +73,11 @@ impl<'a> Tree<'a> {
         self.known.push(Known { destination: destination.to_path_buf(), mount, is_kernels });
     }
 
+    /// From now on everything is looked up.
+    fn forget(&mut self) {
+        self.known.clear();
+    }
+
     fn hide(&mut self, destination: &Path) {
         self.known.retain(|known| !known.destination.starts_with(destination));
     }
@@ -88,6 +95,14 @@ impl<'a> Tree<'a> {
     fn kernels_spot(&self, path: &Path) -> Option<(BorrowedFd<'_>, CString)> {
         let known = self.known(path.parent()?).filter(|known| known.is_kernels)?;
         Some((known.mount.as_fd(), CString::new(path.file_name()?.as_encoded_bytes()).ok()?))
+    }
+
+    /// Whether the kernel has a file of this name.
+    fn has_kernels_file(&self, path: &Path) -> bool {
+        self.kernels_spot(path).is_some_and(|(directory, name)| {
+            let (exists, follow) = (nix::unistd::AccessFlags::F_OK, nix::fcntl::AtFlags::empty());
+            nix::unistd::faccessat(directory, name.as_c_str(), exists, follow).is_ok()
+        })
     }
 
     /// The root of the mount at a path.
@@ -129,6 +144,12 @@ impl Rootfs {
             if !mounts.is_empty() {
                 return Err(Error::new("config.json: /mounts: needs a private mount namespace"));
             }
+            if root.readonly() == Some(true) {
+                return Err(Error::new("config.json: /root/readonly: needs a private mount namespace"));
+            }
+            if linux.rootfs_propagation().as_ref().is_some_and(|text| !text.is_empty()) {
+                return Err(Error::new("config.json: /linux/rootfsPropagation: needs a private mount namespace"));
+            }
             if linux.masked_paths().as_ref().is_some_and(|paths| !paths.is_empty()) {
                 return Err(Error::new("config.json: /linux/maskedPaths: needs a private mount namespace"));
             }
@@ -149,6 +170,7 @@ impl Rootfs {
             readonly: root.readonly().unwrap_or(false),
             propagation,
             devices: devices::plan(linux.devices().as_deref().unwrap_or_default(), own_dev)?,
+            own_dev,
             masked: absolute(linux.masked_paths().as_deref(), "/linux/maskedPaths")?,
             read_only: absolute(linux.readonly_paths().as_deref(), "/linux/readonlyPaths")?,
             pivot: namespaces.has(CloneFlags::CLONE_NEWNS),

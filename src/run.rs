@@ -11,7 +11,6 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -95,13 +94,10 @@ pub fn wait(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<i32> {
 
 /// Reaps children that have ended, up to the one with this pid; its status is what a shell would say.
 fn reap(init: Pid) -> Result<Option<i32>> {
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == init => return Ok(Some(code)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == init => return Ok(Some(128 + signal as i32)),
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(Error::from(errno).context("wait for the container: waitpid")),
+    while let Some((pid, status)) = sys::wait_any().context(|| "wait for the container: waitpid")? {
+        if pid == init {
+            return Ok(Some(status));
         }
     }
+    Ok(None)
 }

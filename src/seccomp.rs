@@ -161,20 +161,32 @@ fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
                 Ok(syscall) => add_rule(&mut filter, action, syscall, rule)
                     .map_err(|error| error.context(format!("/linux/seccomp/syscalls/{index}: {name}")))?,
                 // Names that nobody knows are ignored: profiles are written for many kernels and architectures.
-                Err(_) if rule.args().as_ref().is_none_or(Vec::is_empty) => {
-                    newer.extend(stub::newer_syscall(name).map(|number| (number, action)));
-                }
-                Err(_) => {}
+                Err(_) => match stub::newer_syscall(name) {
+                    Some(_) if is_default => {}
+                    // What is denied by default stays denied; a condition on it cannot be kept, and is no reason to fail.
+                    Some(_) if has_args(rule) && !passes(default) => {}
+                    Some(_) if has_args(rule) => {
+                        return Err(Error::new(format!("/linux/seccomp/syscalls/{index}: {name} is too new for args")));
+                    }
+                    Some(number) if newer.iter().all(|(known, _)| *known != number) => newer.push((number, action)),
+                    _ => {}
+                },
             }
         }
     }
     let compiled = export(&filter)?;
-    let stub = match default {
-        // A default that lets calls pass needs no word about calls that nobody thought of.
-        ScmpAction::Allow | ScmpAction::Log | ScmpAction::Trace(_) => stub::build(&[], &newer, None),
-        _ => stub::build(&architectures, &newer, Some(profile)),
-    };
+    // A default that lets calls pass needs no word about calls that nobody thought of.
+    let stub = stub::build(&architectures, &newer, Some(profile).filter(|_| !passes(default)));
     Ok([stub, compiled].concat())
+}
+
+fn has_args(rule: &LinuxSyscall) -> bool {
+    rule.args().as_ref().is_some_and(|args| !args.is_empty())
+}
+
+/// Whether this action lets the call happen.
+fn passes(action: ScmpAction) -> bool {
+    matches!(action, ScmpAction::Allow | ScmpAction::Log | ScmpAction::Trace(_))
 }
 
 /// The program as bytes, by way of a file in memory: the crate has the direct way only where pkg-config finds 2.6.

@@ -1,7 +1,7 @@
 //! `start`: tells the init of a created container to execute the user's program, and waits until it has.
 
 use crate::error::{Error, Result};
-use crate::state::{Container, Lock, Record, START_SOCKET, Status};
+use crate::state::{Container, Lock, ProcessStat, Record, START_SOCKET, Status};
 use crate::sync::{self, Message};
 use crate::{create, delete, hooks, log};
 use std::path::Path;
@@ -38,6 +38,12 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
         Some(other) => return Err(Error::new(format!("the container's init sent {other:?}"))),
     }
     let pid = init.map(|init| init.pid);
+    // A filter may keep even the reason of a failure from being told; that nothing was executed the kernel knows.
+    if let Some(stat) = pid.map(ProcessStat::read).transpose()?.flatten()
+        && !stat.has_executed()
+    {
+        return Err(create::in_init(Error::new("the program could not be executed")));
+    }
     log::debug(|| format!("container {id} is running"));
     let poststart = record.hooks.poststart().as_deref().unwrap_or_default();
     if let Err(error) = hooks::run("poststart", poststart, &record.to_json(Status::Running, pid)) {

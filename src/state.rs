@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/ID/            0700; the directory is the lock, its existence takes the id
-//!   state.json        what was decided, written before the first side effect and never changed
+//!   state.json        what was decided, written before the first side effect and not changed after the clone
 //!   init              pid and start time of init, as a symlink, made before init may go on
 //!   start.sock        the socket on which init waits for `start`; it gets this name when the container is created
 //!   seccomp.bpf       the filter, for exec
@@ -12,6 +12,7 @@
 //! executed the user's program yet. So there is nothing that a crash could leave wrong.
 
 use crate::cgroups::Cgroups;
+use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::plan::Plan;
@@ -60,6 +61,8 @@ pub struct Record {
     namespaces: i32,
     /// Whether the PID namespace was made for the container, so that its processes end with init.
     pub ends_with_init: bool,
+    /// Whether the container has a session keyring of its own.
+    pub keyring: bool,
     /// What exec takes its defaults from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
@@ -100,7 +103,7 @@ impl std::fmt::Display for Status {
 
 impl Record {
     /// The record of a container that is about to be made.
-    pub fn new(id: &str, plan: &Plan, cgroups: Cgroups) -> Record {
+    pub fn new(args: &CreateArgs, plan: &Plan, cgroups: Cgroups) -> Record {
         let namespaces = [
             CloneFlags::CLONE_NEWNS,
             CloneFlags::CLONE_NEWPID,
@@ -116,7 +119,7 @@ impl Record {
         Record {
             version: VERSION,
             oci_version: plan.oci_version.clone(),
-            id: id.to_string(),
+            id: args.id.clone(),
             bundle: plan.bundle.clone(),
             rootfs: plan.rootfs.path.clone(),
             created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
@@ -125,6 +128,7 @@ impl Record {
             cgroups,
             namespaces: namespaces.fold(CloneFlags::empty(), |all, kind| all | kind).bits(),
             ends_with_init: plan.namespaces.creates(CloneFlags::CLONE_NEWPID),
+            keyring: !args.no_new_keyring,
             process: plan.exec_defaults.clone(),
             hooks,
         }
@@ -242,11 +246,20 @@ impl Container {
             Err(Errno::EEXIST) => return Err(Error::new("container with given ID already exists")),
             Err(errno) => return Err(Error::from(errno).context(format!("make {}/{id}: mkdir", root.path.display()))),
         }
-        let opened = open_directory(&root, id).and_then(|fd| {
-            let container = Container { root, fd, id: id.to_string() };
-            container.lock(Lock::Exclusive).map(|()| container)
-        });
-        opened.context(|| format!("make the state directory of container {id}"))
+        let what = || format!("make the state directory of container {id}");
+        let fd = match open_directory(&root, id) {
+            Ok(fd) => fd,
+            Err(error) => {
+                let _ = unlinkat(&root.fd, id, UnlinkatFlags::RemoveDir);
+                return Err(error).context(what);
+            }
+        };
+        let container = Container { root, fd, id: id.to_string() };
+        if let Err(error) = container.lock(Lock::Exclusive) {
+            let _ = container.remove();
+            return Err(error).context(what);
+        }
+        Ok(container)
     }
 
     /// Opens the directory of a container that exists.

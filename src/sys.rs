@@ -498,6 +498,29 @@ pub fn default_signal(number: i32) {
     unsafe { libc::signal(number, libc::SIG_DFL) };
 }
 
+/// `waitpid(-1, &status, WNOHANG)`: a child that has ended and its status as a shell has it, 128 + n after signal n.
+///
+/// nix has no names for the real-time signals, and would lose the status of who died by one.
+pub fn wait_any() -> SysResult<Option<(Pid, i32)>> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` outlives the call.
+        match Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) }) {
+            Ok(0) | Err(Errno::ECHILD) => return Ok(None),
+            Ok(pid) if libc::WIFEXITED(status) => return Ok(Some((Pid::from_raw(pid), libc::WEXITSTATUS(status)))),
+            Ok(pid) if libc::WIFSIGNALED(status) => return Ok(Some((Pid::from_raw(pid), 128 + libc::WTERMSIG(status)))),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// `kill(pid, signal)`; that the process is gone is no news.
+pub fn kill(pid: Pid, signal: i32) {
+    // SAFETY: no pointers.
+    unsafe { libc::kill(pid.as_raw(), signal) };
+}
+
 /// `flock(fd, operation)`
 pub fn flock(fd: BorrowedFd<'_>, operation: i32) -> SysResult<()> {
     // SAFETY: no pointers.

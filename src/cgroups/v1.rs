@@ -1,7 +1,8 @@
-//! cgroup v1 and hybrid: every hierarchy where it is mounted, the child joining by itself through `tasks`.
+//! cgroup v1 and hybrid: every hierarchy where it is mounted, the child joining by itself through `tasks`. Into the
+//! cgroup2 of a hybrid machine it is born, as on v2.
 
 use super::resources::Resources;
-use super::{Cgroups, Entrance, Shown, UNIFIED, View, devices, has_file, make_directory, own_cgroups, write};
+use super::{Cgroups, Entrance, Shown, UNIFIED, View, devices, make_directory, own_cgroups, write};
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::rootfs::path::clean;
@@ -9,7 +10,6 @@ use crate::sys;
 use cgroups_rs::fs::freezer::FreezerController;
 use cgroups_rs::fs::hierarchies::mountinfo_self;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::signal::{Signal, kill as send};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::ffi::CString;
@@ -60,7 +60,9 @@ pub fn paths(hierarchies: &[Hierarchy], given: Option<&Path>, id: &str) -> Resul
     for hierarchy in hierarchies {
         let base = match &own {
             Some(own) => {
-                let path = own.get(&hierarchy.key).or_else(|| own.get(&hierarchy.name)).map_or("/", String::as_str);
+                // cgroups-rs lists the controllers of a hierarchy one by one.
+                let first = hierarchy.key.split(',').next().unwrap_or_default();
+                let path = own.get(&hierarchy.key).or_else(|| own.get(first)).map_or("/", String::as_str);
                 let path = Path::new(path);
                 path.strip_prefix(&hierarchy.root).unwrap_or(path.strip_prefix("/").unwrap_or(path)).to_path_buf()
             }
@@ -74,38 +76,39 @@ pub fn paths(hierarchies: &[Hierarchy], given: Option<&Path>, id: &str) -> Resul
 
 /// Makes the directories and opens their `tasks`; the limits come beside the child's work.
 pub fn make(cgroups: &mut Cgroups) -> Result<Entrance> {
-    let mut tasks = Vec::with_capacity(cgroups.directories.len());
+    let mut entrance = Entrance { into: None, tasks: Vec::with_capacity(cgroups.directories.len()) };
     for directory in &mut cgroups.directories {
         let fd = make_directory(directory)?;
+        if directory.hierarchy == "unified" {
+            entrance.into = Some(fd);
+            continue;
+        }
         if directory.hierarchy.split(',').any(|controller| controller == "cpuset") {
             inherit_cpuset(fd.as_fd(), &directory.path)?;
         }
-        tasks.push(open_tasks(fd.as_fd(), &directory.hierarchy)?);
+        entrance.tasks.push(open_tasks(fd.as_fd(), &directory.hierarchy)?);
     }
-    Ok(Entrance { into: None, tasks })
+    Ok(entrance)
 }
 
 /// Opens the `tasks` files of cgroups that exist.
 pub fn enter(cgroups: &Cgroups) -> Result<Entrance> {
-    let mut tasks = Vec::with_capacity(cgroups.directories.len());
+    let mut entrance = Entrance { into: None, tasks: Vec::with_capacity(cgroups.directories.len()) };
     for directory in &cgroups.directories {
-        let path = directory.path.join(tasks_file(&directory.hierarchy));
-        let fd = openat(AT_FDCWD, &path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
-            .context(|| format!("open {}", path.display()))?;
-        tasks.push(fd);
+        let what = || format!("open cgroup {}", directory.path.display());
+        if directory.hierarchy == "unified" {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+            entrance.into = Some(files::open(&directory.path, flags).context(what)?);
+        } else {
+            entrance.tasks.push(files::open(&directory.path.join("tasks"), OFlag::O_WRONLY).context(what)?);
+        }
     }
-    Ok(Entrance { into: None, tasks })
-}
-
-/// cgroup2 has no `tasks`, and its `cgroup.threads` takes no process from another domain.
-fn tasks_file(hierarchy: &str) -> &'static str {
-    if hierarchy == "unified" { "cgroup.procs" } else { "tasks" }
+    Ok(entrance)
 }
 
 fn open_tasks(directory: BorrowedFd<'_>, hierarchy: &str) -> Result<OwnedFd> {
-    let file = tasks_file(hierarchy);
-    openat(directory, file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
-        .context(|| format!("open {file} of the container's {hierarchy} cgroup"))
+    openat(directory, "tasks", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .context(|| format!("open tasks of the container's {hierarchy} cgroup"))
 }
 
 /// A new cpuset has no CPUs and no memory nodes, and takes no process before it has: it gets its parent's, and so do
@@ -206,26 +209,29 @@ pub fn view(cgroups: &Cgroups) -> Result<View> {
 
 /// SIGKILL to every process, frozen meanwhile so that none can have a child in between; always thawed again.
 pub fn kill(cgroups: &Cgroups) -> Result<()> {
-    let freezer = cgroups.directories.iter().find(|directory| directory.hierarchy == "freezer");
-    let freezer = freezer.map(|directory| FreezerController::new(directory.path.clone(), PathBuf::new(), false));
-    if let Some(freezer) = &freezer {
+    if let Some(freezer) = freezer(cgroups) {
         // Freezing only narrows the race; the caller looks again until nobody is left.
         let _ = freezer.freeze();
     }
     let killed = cgroups.processes().map(|pids| {
         for pid in pids {
             // One that is gone already is what we want.
-            let _ = send(pid, Signal::SIGKILL);
+            sys::kill(pid, libc::SIGKILL);
         }
     });
-    if let Some(freezer) = &freezer {
-        freezer.thaw().map_err(|error| Error::new(format!("thaw the container: {error}")))?;
-    }
+    thaw(cgroups)?;
     killed
 }
 
-/// Whether the kernel accounts swap.
-#[allow(dead_code, reason = "update asks for it")]
-pub fn has_swap(directory: BorrowedFd<'_>) -> bool {
-    has_file(directory, "memory.memsw.limit_in_bytes")
+/// Lets the container go on.
+pub fn thaw(cgroups: &Cgroups) -> Result<()> {
+    match freezer(cgroups) {
+        Some(freezer) => freezer.thaw().map_err(|error| Error::new(format!("thaw the container: {error}"))),
+        None => Ok(()),
+    }
+}
+
+fn freezer(cgroups: &Cgroups) -> Option<FreezerController> {
+    let directory = cgroups.directories.iter().find(|directory| directory.hierarchy == "freezer")?;
+    Some(FreezerController::new(directory.path.clone(), PathBuf::new(), false))
 }

@@ -64,6 +64,11 @@ pub fn kill(cgroups: &Cgroups) -> Result<()> {
     write(fd.as_fd(), "cgroup.kill", "1")
 }
 
+/// Lets the container go on.
+pub fn thaw(cgroups: &Cgroups) -> Result<()> {
+    write(open(cgroups)?.as_fd(), "cgroup.freeze", "0")
+}
+
 /// Enables what the limits need in every ancestor. A controller that is not there is an error that names it.
 fn enable_controllers(path: &Path, writes: &[(&str, String)], resources: &Resources) -> Result<()> {
     let mut wanted: Vec<&str> = writes.iter().filter_map(|(file, _)| file.split('.').next()).collect();

@@ -138,8 +138,8 @@ fn make_one(directory: BorrowedFd<'_>, name: &Path, device: &Device) -> Result<(
     Ok(())
 }
 
-/// Makes the links in /dev; one that exists stays as it is.
-pub fn make_links(tree: &Tree<'_>) -> Result<()> {
+/// Makes the links in /dev; one that exists stays as it is. Without a /proc there are only those that do not lead there.
+pub fn make_links(tree: &Tree<'_>, has_proc: bool) -> Result<()> {
     let what = || "make the links in /dev";
     let opened;
     let dev = match tree.mount_at(Path::new("/dev")) {
@@ -149,7 +149,11 @@ pub fn make_links(tree: &Tree<'_>) -> Result<()> {
             opened.as_fd()
         }
     };
-    for (target, name) in LINKS {
+    for (target, name) in LINKS.iter().copied().filter(|(target, _)| has_proc || !target.starts_with("/proc")) {
+        // The one link that a kernel may have nothing for.
+        if name == "core" && !tree.has_kernels_file(Path::new("/proc/kcore")) {
+            continue;
+        }
         match symlinkat(target, dev, name) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(Error::from(errno).context(format!("symlinkat({name})")).context(what())),

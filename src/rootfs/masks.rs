@@ -17,10 +17,13 @@ pub fn open_null() -> Result<OwnedFd> {
     let stat = fstat(&null).context(|| "fstat /dev/null")?;
     let is_null = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits()
         && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3);
-    match is_null {
-        true => Ok(null),
-        false => Err(Error::new("/dev/null of the host is not the null device")),
+    if !is_null {
+        return Err(Error::new("/dev/null of the host is not the null device"));
     }
+    // As a peer of the host's mount it would carry to the host what the container mounts on it.
+    let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+    sys::mount_setattr(null.as_fd(), false, private).context(|| "mount_setattr(private) /dev/null")?;
+    Ok(null)
 }
 
 /// Hides each path: a directory under an empty read-only tmpfs, which all share, anything else under the null device.
@@ -145,7 +148,7 @@ fn make_one_read_only(tree: &Tree<'_>, read_only: &Path) -> Result<()> {
 fn open_target(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
     match path::open_in_root(root, path, OFlag::O_PATH) {
         Ok(fd) => Ok(Some(fd)),
-        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(Error::from(errno).context("openat2")),
     }
 }

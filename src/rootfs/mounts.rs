@@ -222,7 +222,7 @@ impl Mount {
     }
 
     /// Attaches the mount, making its target if that is missing.
-    fn attach(&self, tree: &Tree<'_>, mount: BorrowedFd<'_>) -> Result<()> {
+    fn attach(&self, tree: &mut Tree<'_>, mount: BorrowedFd<'_>) -> Result<()> {
         if let Some((directory, name)) = tree.spot(&self.destination) {
             let mut attached = sys::move_mount(mount, directory, &name);
             if attached == Err(Errno::ENOENT) && path::kind_of(mount)? == Kind::Directory {
@@ -237,7 +237,11 @@ impl Mount {
                 Err(errno) => return Err(Error::from(errno).context("move_mount")),
             }
         }
-        let target = self.open_target(tree.root, mount)?;
+        let (target, is_plain) = self.open_target(tree.root, mount)?;
+        if !is_plain {
+            // Only the kernel knows what is hidden now.
+            tree.forget();
+        }
         sys::move_mount(mount, target.as_fd(), c"").map_err(|errno| {
             let error = Error::from(errno).context("move_mount");
             let kinds = errno == Errno::EINVAL;
@@ -245,12 +249,12 @@ impl Mount {
         })
     }
 
-    /// Opens the target, making it if it is missing.
-    fn open_target(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<OwnedFd> {
+    /// Opens the target, making it if it is missing, and tells whether it was reached without following a link.
+    fn open_target(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<(OwnedFd, bool)> {
         // Most targets are reached without a link, and then the path says where they are.
         let flags = if self.is_kernels() { OFlag::O_PATH | OFlag::O_DIRECTORY } else { OFlag::O_PATH };
         let target = match path::open_without_links(root, &self.destination, flags) {
-            Ok(target) => return Ok(target),
+            Ok(target) => return Ok((target, true)),
             // A link would let the image choose where the kernel's files appear.
             Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) if self.is_kernels() => {
                 return Err(Error::from(errno).hint("the target must be a directory and no symlink"));
@@ -265,13 +269,12 @@ impl Mount {
                 return Err(Error::new("the target lies on procfs, where nothing else may be mounted"));
             }
         }
-        Ok(target)
+        Ok((target, false))
     }
 }
 
 fn is_proc_file(destination: &Path) -> bool {
     PROC_FILES.iter().any(|file| destination == Path::new(file))
-        || destination.starts_with("/proc/net/") && destination == Path::new("/proc/net/dev")
 }
 
 impl std::fmt::Display for Mount {
@@ -365,7 +368,8 @@ fn attach_cgroup(tree: &mut Tree<'_>, mount: &Mount, view: &cgroups::View) -> Re
                 nix::unistd::symlinkat(hierarchy.name.as_str(), &made, link).context(|| format!("symlink {link}"))?;
             }
         }
-        // One call for the tmpfs and all that is in it.
+        // One call for the tmpfs and all that is in it; copies of the host's mounts must not stay their peers.
+        let attributes = MountAttr { propagation: libc::MS_PRIVATE, ..attributes };
         sys::mount_setattr(made.as_fd(), true, attributes).context(|| "mount_setattr(recursive)")?;
     }
     mount.set_attributes(made.as_fd(), false)

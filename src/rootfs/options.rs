@@ -86,7 +86,6 @@ impl Options {
     /// Parses the list; what nobody knows is an option of the file system (config.md: mounts).
     pub fn parse(list: &[String]) -> Result<Options, String> {
         let mut options = Options::default();
-        // Some engines put several options into one string, as fstab(5) has them.
         for option in list.iter().map(String::as_str) {
             let find = |name: &str| ATTRIBUTES.iter().find(|(known, ..)| *known == name);
             match option {

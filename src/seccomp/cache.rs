@@ -3,6 +3,7 @@
 //! A file holds the whole key beside the program, so a profile can only ever get its own program back; the name is just
 //! where to look. The directory must belong to this user alone. On any doubt there is no cache: the profile is compiled.
 
+use super::stub;
 use crate::error::Result;
 use crate::files;
 use nix::dir::Dir;
@@ -25,8 +26,12 @@ const MAGIC: &[u8; 8] = b"corten\0\x01";
 /// Everything that decides what the program is: our version, libseccomp's, and the profile itself.
 pub fn key(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
     let library = libseccomp::ScmpVersion::current()?;
-    let mut key = format!("{} {library:?} {} optimize=2 ", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
-    key.push_str(option_env!("CORTEN_COMMIT").unwrap_or_default());
+    let key = format!(
+        "{} {library:?} {} optimize=2 stub={} ",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::ARCH,
+        stub::VERSION
+    );
     let mut key = key.into_bytes();
     serde_json::to_writer(&mut key, profile)?;
     Ok(key)

@@ -24,6 +24,9 @@ const NEWER: [(&str, u32); 9] = [
 /// x32 calls are calls of x86-64 with this bit in their number.
 const X32_BIT: u32 = 0x4000_0000;
 
+/// Raised when the programs that are made here change, for the cache.
+pub const VERSION: u32 = 2;
+
 /// The number of a call that libseccomp does not know.
 pub fn newer_syscall(name: &str) -> Option<u32> {
     NEWER.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
@@ -74,17 +77,14 @@ fn verdict(action: ScmpAction) -> u32 {
 
 /// The instructions, which end by falling into the program that follows. Without `profile` nothing gets ENOSYS.
 pub fn build(architectures: &[ScmpArch], newer: &[(u32, ScmpAction)], profile: Option<&LinuxSeccomp>) -> Vec<u8> {
-    let native = [ScmpArch::native()];
-    let architectures = if architectures.is_empty() { &native[..] } else { architectures };
     if newer.is_empty() && profile.is_none() {
         return Vec::new();
     }
     let mut numbers: Vec<u32> = architectures.iter().filter_map(|arch| audit_number(*arch)).collect();
-    numbers.dedup();
     numbers.sort_unstable();
     numbers.dedup();
     let mut blocks: Vec<Vec<[u8; 8]>> = Vec::new();
-    for number in numbers {
+    for &number in &numbers {
         let mut block = vec![instruction(LOAD, 0, 0, 0)];
         let same = |arch: &&ScmpArch| audit_number(**arch) == Some(number);
         for architecture in architectures.iter().filter(same) {
@@ -101,21 +101,13 @@ pub fn build(architectures: &[ScmpArch], newer: &[(u32, ScmpAction)], profile: O
     }
     let mut program = vec![instruction(LOAD, 0, 0, 4)];
     let mut left: usize = blocks.iter().map(|block| block.len() + 2).sum();
-    for (position, block) in blocks.iter().enumerate() {
+    for (number, block) in numbers.into_iter().zip(&blocks) {
         left -= block.len() + 2;
-        program.push(instruction(JUMP_EQUAL, 0, (block.len() + 1) as u8, audit_of(architectures, position)));
+        program.push(instruction(JUMP_EQUAL, 0, (block.len() + 1) as u8, number));
         program.extend(block);
         program.push(instruction(JUMP, 0, 0, left as u32));
     }
     program.concat()
-}
-
-/// The audit number of the block at a position, in the order in which `build` makes them.
-fn audit_of(architectures: &[ScmpArch], position: usize) -> u32 {
-    let mut numbers: Vec<u32> = architectures.iter().filter_map(|arch| audit_number(*arch)).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    numbers.get(position).copied().unwrap_or(0)
 }
 
 /// The tests of one architecture: the newer calls by number, then everything above the highest.
