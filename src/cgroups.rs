@@ -343,8 +343,8 @@ fn rmdir(path: &Path) -> nix::Result<()> {
     nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, path, nix::unistd::UnlinkatFlags::RemoveDir)
 }
 
-/// Makes the directories of a path that are missing, and opens its end.
-fn make_directory(directory: &mut Directory) -> Result<OwnedFd> {
+/// Makes the directories of a path that are missing.
+fn make_directory(directory: &mut Directory) -> Result<()> {
     let path = directory.path.clone();
     let what = || format!("make cgroup {}", path.display());
     if let Some(top) = &directory.made_from {
@@ -365,8 +365,13 @@ fn make_directory(directory: &mut Directory) -> Result<OwnedFd> {
             }
         }
     }
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    files::open(&path, flags).context(|| "open").context(what)
+    Ok(())
+}
+
+/// Opens the directory of a cgroup.
+fn open_directory(directory: &Directory) -> Result<OwnedFd> {
+    files::open(&directory.path, OFlag::O_PATH | OFlag::O_DIRECTORY)
+        .context(|| format!("open cgroup {}", directory.path.display()))
 }
 
 /// Writes one value to a file of a cgroup.

@@ -151,7 +151,7 @@ impl Launch<'_> {
         self.child = Some((pid, pidfd));
         let filter = init.filter.take();
         // Above all its end of the socket: as long as we hold it there is no EOF.
-        drop(init);
+        sys::close_together(init.into_descriptors());
 
         // Beside the child, which is building its root file system.
         if let Some(filter) = &filter {

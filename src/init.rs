@@ -58,6 +58,18 @@ pub fn run(init: &Init<'_>) -> ! {
 }
 
 impl Init<'_> {
+    /// Everything that is open only for the child, which the parent closes after the clone.
+    pub fn into_descriptors(self) -> Vec<OwnedFd> {
+        let mut fds = vec![self.socket.into_fd(), self.sources.root];
+        fds.extend(self.sources.binds.into_iter().flatten());
+        fds.extend(self.start.into_iter().chain(self.null).chain(self.tasks));
+        fds.extend(self.existing.into_iter().map(|namespace| namespace.fd));
+        if let Some(View::Legacy(shown)) = self.view {
+            fds.extend(shown.into_iter().map(|shown| shown.tree));
+        }
+        fds
+    }
+
     fn story(&self) -> Result<Infallible> {
         die_with_parent()?;
         self.container.close_inherited();

@@ -24,6 +24,7 @@ use nix::fcntl::AT_FDCWD;
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, Spec};
 use options::Propagation;
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,8 @@ pub struct Rootfs {
 pub struct Tree<'a> {
     pub root: BorrowedFd<'a>,
     known: Vec<Known>,
+    /// Descriptors that have served; see [`Tree::done`].
+    used: RefCell<Vec<OwnedFd>>,
 }
 
 struct Known {
@@ -64,7 +67,17 @@ struct Known {
 impl<'a> Tree<'a> {
     /// Nothing is mounted in it yet.
     pub fn new(root: BorrowedFd<'a>) -> Tree<'a> {
-        Tree { root, known: Vec::new() }
+        Tree { root, known: Vec::new(), used: RefCell::default() }
+    }
+
+    /// Takes a descriptor that is not needed any more. Everything is closed at once before execve; only if there are many
+    /// are some closed before.
+    fn done(&self, fd: OwnedFd) {
+        let mut used = self.used.borrow_mut();
+        used.push(fd);
+        if used.len() >= 64 {
+            sys::close_together(used.drain(..));
+        }
     }
 
     /// Remembers a mount; what was known at or below its destination is hidden now.
@@ -79,7 +92,9 @@ impl<'a> Tree<'a> {
     }
 
     fn hide(&mut self, destination: &Path) {
-        self.known.retain(|known| !known.destination.starts_with(destination));
+        for known in self.known.extract_if(.., |known| known.destination.starts_with(destination)) {
+            self.used.borrow_mut().push(known.mount);
+        }
     }
 
     /// The directory and the name in it of a path that lies directly below the root or a known mount.

@@ -67,6 +67,11 @@ impl Message {
 }
 
 impl Socket {
+    /// The descriptor.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
     /// Sends one message; never raises SIGPIPE.
     pub fn send(&self, message: &Message) -> Result<()> {
         let payload = match message {

@@ -283,6 +283,11 @@ impl FsContext {
         own(unsafe { call(libc::SYS_fsmount, [fd_arg(self.0.as_fd()), 1, attributes, 0, 0, 0]) })
     }
 
+    /// The descriptor, for those who close many together.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
     /// What the file system wrote about its refusal, for error messages.
     pub fn message(&self) -> Option<String> {
         let mut buffer = [0u8; 512];
@@ -296,6 +301,19 @@ impl FsContext {
 pub fn close_range(first: u32, last: u32) -> SysResult<()> {
     // SAFETY: called where no OwnedFd of the range is used any more: right before execve, which ends this program.
     unsafe { call(libc::SYS_close_range, [u64::from(first), u64::from(last), 0, 0, 0, 0]).map(drop) }
+}
+
+/// Closes descriptors together: one `close_range(2)` for each run of neighbours.
+pub fn close_together(fds: impl IntoIterator<Item = OwnedFd>) {
+    use std::os::fd::IntoRawFd;
+    let mut fds: Vec<u32> = fds.into_iter().map(|fd| fd.into_raw_fd() as u32).collect();
+    fds.sort_unstable();
+    for run in fds.chunk_by(|a, b| a + 1 == *b) {
+        if let (Some(first), Some(last)) = (run.first(), run.last()) {
+            // Descriptors that are open can be closed.
+            let _ = close_range(*first, *last);
+        }
+    }
 }
 
 /// `close_range(first, ~0, CLOSE_RANGE_CLOEXEC)`

@@ -2,18 +2,19 @@
 //! cgroup2 of a hybrid machine it is born, as on v2.
 
 use super::resources::Resources;
-use super::{Cgroups, Entrance, Shown, UNIFIED, View, devices, make_directory, own_cgroups, write};
+use super::{
+    Cgroups, Directory, Entrance, Shown, UNIFIED, View, devices, make_directory, open_directory, own_cgroups, write,
+};
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::rootfs::path::clean;
 use crate::sys;
 use cgroups_rs::fs::freezer::FreezerController;
 use cgroups_rs::fs::hierarchies::mountinfo_self;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// One mounted hierarchy.
@@ -78,15 +79,11 @@ pub fn paths(hierarchies: &[Hierarchy], given: Option<&Path>, id: &str) -> Resul
 pub fn make(cgroups: &mut Cgroups) -> Result<Entrance> {
     let mut entrance = Entrance { into: None, tasks: Vec::with_capacity(cgroups.directories.len()) };
     for directory in &mut cgroups.directories {
-        let fd = make_directory(directory)?;
-        if directory.hierarchy == "unified" {
-            entrance.into = Some(fd);
-            continue;
-        }
+        make_directory(directory)?;
         if directory.hierarchy.split(',').any(|controller| controller == "cpuset") {
-            inherit_cpuset(fd.as_fd(), &directory.path)?;
+            fill_cpusets(directory)?;
         }
-        entrance.tasks.push(open_tasks(fd.as_fd(), &directory.hierarchy)?);
+        open_entrance(directory, &mut entrance)?;
     }
     Ok(entrance)
 }
@@ -95,46 +92,39 @@ pub fn make(cgroups: &mut Cgroups) -> Result<Entrance> {
 pub fn enter(cgroups: &Cgroups) -> Result<Entrance> {
     let mut entrance = Entrance { into: None, tasks: Vec::with_capacity(cgroups.directories.len()) };
     for directory in &cgroups.directories {
-        let what = || format!("open cgroup {}", directory.path.display());
-        if directory.hierarchy == "unified" {
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-            entrance.into = Some(files::open(&directory.path, flags).context(what)?);
-        } else {
-            entrance.tasks.push(files::open(&directory.path.join("tasks"), OFlag::O_WRONLY).context(what)?);
-        }
+        open_entrance(directory, &mut entrance)?;
     }
     Ok(entrance)
 }
 
-fn open_tasks(directory: BorrowedFd<'_>, hierarchy: &str) -> Result<OwnedFd> {
-    openat(directory, "tasks", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
-        .context(|| format!("open tasks of the container's {hierarchy} cgroup"))
+/// The cgroup2 of a hybrid machine is entered by the clone; it has no `tasks`, and a write to its `cgroup.procs` waits.
+fn open_entrance(directory: &Directory, entrance: &mut Entrance) -> Result<()> {
+    if directory.hierarchy == "unified" {
+        entrance.into = Some(open_directory(directory)?);
+        return Ok(());
+    }
+    let tasks = directory.path.join("tasks");
+    let fd = files::open(&tasks, OFlag::O_WRONLY).context(|| format!("open {}", tasks.display()))?;
+    entrance.tasks.push(fd);
+    Ok(())
 }
 
-/// A new cpuset has no CPUs and no memory nodes, and takes no process before it has: it gets its parent's, and so do
-/// the parents that were made on the way.
-fn inherit_cpuset(directory: BorrowedFd<'_>, path: &Path) -> Result<()> {
+/// A new cpuset has no CPUs and no memory nodes, and takes no process before it has: each that was made gets those of
+/// the one above them.
+fn fill_cpusets(directory: &Directory) -> Result<()> {
+    let Some(top) = &directory.made_from else { return Ok(()) };
+    let Some(above) = top.parent() else { return Ok(()) };
+    let mut made: Vec<&Path> = directory.path.ancestors().take_while(|path| path.starts_with(top)).collect();
+    made.reverse();
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let read = |path: &Path| {
-            let path = path.join(file);
-            std::fs::read_to_string(&path).context(|| format!("read {}", path.display()))
-        };
-        if !read(path)?.trim().is_empty() {
-            continue;
-        }
-        let mut empty = Vec::new();
-        let mut value = String::new();
-        for ancestor in path.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(UNIFIED)) {
-            value = read(ancestor)?;
-            if !value.trim().is_empty() {
-                break;
+        let value = files::read_text(&above.join(file))?;
+        for path in &made {
+            // A parent that somebody else has made at the same time may have processes, and keeps what it has.
+            match files::write_value(&path.join(file), value.trim()) {
+                Err(error) if *path == directory.path => return Err(error),
+                _ => {}
             }
-            empty.push(ancestor.join(file));
         }
-        for file in empty.iter().rev() {
-            std::fs::write(file, value.trim()).context(|| format!("write {}", file.display()))?;
-        }
-        write(directory, file, value.trim())?;
     }
     Ok(())
 }
@@ -147,10 +137,7 @@ pub fn limit(cgroups: &Cgroups, resources: &Resources) -> Result<()> {
         else {
             return Ok(None);
         };
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let fd = files::open(&directory.path, flags)
-            .context(|| format!("open {}", directory.path.display()))?;
-        Ok(Some(fd))
+        open_directory(directory).map(Some)
     };
     let mut writes: Vec<(&str, &str, String)> = Vec::new();
     let mut set = |controller, file, value: Option<String>| writes.extend(value.map(|value| (controller, file, value)));

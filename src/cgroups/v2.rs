@@ -1,7 +1,7 @@
 //! cgroup v2: limits first, then the child is born in its cgroup (CLONE_INTO_CGROUP).
 
 use super::resources::{Cpu, Memory, Resources};
-use super::{Cgroups, Entrance, UNIFIED, devices, make_directory, own_cgroups, write};
+use super::{Cgroups, Entrance, UNIFIED, devices, make_directory, open_directory, own_cgroups, write};
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::rootfs::path::clean;
@@ -28,7 +28,8 @@ pub fn path(given: Option<&Path>, id: &str) -> Result<(PathBuf, PathBuf)> {
 /// Makes the directory, enables the controllers on the way to it, and writes every limit that does not stop the clone.
 pub fn make(cgroups: &mut Cgroups, resources: &Resources) -> Result<Entrance> {
     let Some(directory) = cgroups.directories.first_mut() else { return Err(Error::new("no cgroup was chosen")) };
-    let fd = make_directory(directory)?;
+    make_directory(directory)?;
+    let fd = open_directory(directory)?;
     let writes = writes(resources)?;
     enable_controllers(&directory.path, &writes, resources)?;
     for (file, value) in &writes {
@@ -44,9 +45,7 @@ pub fn enter(cgroups: &Cgroups) -> Result<Entrance> {
 
 fn open(cgroups: &Cgroups) -> Result<OwnedFd> {
     let Some(directory) = cgroups.directories.first() else { return Err(Error::new("no cgroup was chosen")) };
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    files::open(&directory.path, flags)
-        .context(|| format!("open cgroup {}", directory.path.display()))
+    open_directory(directory)
 }
 
 /// The device program, and the number of processes, which at 0 would have stopped the clone.

@@ -28,15 +28,15 @@ pub fn open_null() -> Result<OwnedFd> {
 
 /// Hides each path: a directory under an empty read-only tmpfs, which all share, anything else under the null device.
 pub fn mask(tree: &Tree<'_>, paths: &[PathBuf], null: BorrowedFd<'_>) -> Result<()> {
-    let mut null = Cover { mount: null, is_attached: false, spare: None };
-    let mut empty = Empty::default();
+    let mut null = Cover { tree, mount: null, is_attached: false, spare: None };
+    let mut empty = Empty { tree, mount: None, is_attached: false };
     for masked in paths {
         mask_one(tree, masked, &mut null, &mut empty).context(|| format!("mask {}", masked.display()))?;
     }
     Ok(())
 }
 
-fn mask_one(tree: &Tree<'_>, masked: &Path, null: &mut Cover<'_>, empty: &mut Empty) -> Result<()> {
+fn mask_one(tree: &Tree<'_>, masked: &Path, null: &mut Cover<'_>, empty: &mut Empty<'_>) -> Result<()> {
     // In procfs and sysfs there is nothing to fear from a name, and the kernel says what is there.
     if let Some((directory, name)) = tree.kernels_spot(masked) {
         return match null.put_on(directory, &name)? {
@@ -57,6 +57,7 @@ fn mask_one(tree: &Tree<'_>, masked: &Path, null: &mut Cover<'_>, empty: &mut Em
 /// A mount that is to hide several things. The kernel copies no mount that is attached nowhere, so the first target gets
 /// the mount itself, and the others a copy of it.
 struct Cover<'a> {
+    tree: &'a Tree<'a>,
     mount: BorrowedFd<'a>,
     is_attached: bool,
     /// A copy that found no target.
@@ -76,27 +77,28 @@ impl Cover<'_> {
             None => path::clone_at(self.mount, false).context(|| "open_tree(clone)")?,
         };
         let moved = sys::move_mount(copy.as_fd(), directory, name);
-        if moved.is_err() {
-            self.spare = Some(copy);
+        match moved {
+            Ok(()) => self.tree.done(copy),
+            Err(_) => self.spare = Some(copy),
         }
         Ok(moved)
     }
 }
 
 /// The empty directory, made when the first one needs it.
-#[derive(Default)]
-struct Empty {
+struct Empty<'a> {
+    tree: &'a Tree<'a>,
     mount: Option<OwnedFd>,
     is_attached: bool,
 }
 
-impl Empty {
+impl Empty<'_> {
     fn put_on(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
         let mount = match &mut self.mount {
             Some(mount) => mount,
-            none => none.insert(empty_directory()?),
+            none => none.insert(empty_directory(self.tree)?),
         };
-        let mut cover = Cover { mount: mount.as_fd(), is_attached: self.is_attached, spare: None };
+        let mut cover = Cover { tree: self.tree, mount: mount.as_fd(), is_attached: self.is_attached, spare: None };
         let moved = cover.put_on(directory, name)?;
         self.is_attached = true;
         moved.context(|| "move_mount")
@@ -104,7 +106,7 @@ impl Empty {
 }
 
 /// A tmpfs without room for anything.
-fn empty_directory() -> Result<OwnedFd> {
+fn empty_directory(tree: &Tree<'_>) -> Result<OwnedFd> {
     let context = FsContext::open(c"tmpfs").context(|| "fsopen(tmpfs)")?;
     for (key, value) in [(c"nr_blocks", c"1"), (c"nr_inodes", c"1"), (c"mode", c"755")] {
         context.set_string(key, value).context(|| format!("fsconfig({key:?})"))?;
@@ -113,7 +115,9 @@ fn empty_directory() -> Result<OwnedFd> {
         | mount_flags::MOUNT_ATTR_NOSUID
         | mount_flags::MOUNT_ATTR_NODEV
         | mount_flags::MOUNT_ATTR_NOEXEC;
-    context.mount(read_only).context(|| "fsmount(tmpfs)")
+    let mount = context.mount(read_only).context(|| "fsmount(tmpfs)")?;
+    tree.done(context.into_fd());
+    Ok(mount)
 }
 
 /// Makes each path, with what is mounted below it, read-only.
@@ -135,7 +139,10 @@ fn make_one_read_only(tree: &Tree<'_>, read_only: &Path) -> Result<()> {
         match sys::move_mount(copy.as_fd(), directory, &name) {
             // The name is a link to a directory, which the long way follows.
             Err(Errno::EINVAL) => {}
-            other => return other.context(|| "move_mount"),
+            other => {
+                tree.done(copy);
+                return other.context(|| "move_mount");
+            }
         }
     }
     let Some(target) = open_target(tree.root, read_only)? else { return Ok(()) };

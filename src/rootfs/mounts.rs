@@ -129,11 +129,12 @@ impl Mount {
     }
 
     /// Makes the detached mount, if the parent has not opened it.
-    fn make(&self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
+    fn make(&self, tree: &Tree<'_>) -> Result<OwnedFd> {
+        let root = tree.root;
         match &self.source {
             Source::FileSystem { fstype, source } => {
                 let mode = if self.is_type(c"tmpfs") { self.mode_of_target(root)? } else { None };
-                self.make_file_system(fstype, source, mode)
+                self.make_file_system(tree, fstype, source, mode)
             }
             Source::BindInRoot(path) => {
                 let source = path::open_in_root(root, path, OFlag::O_PATH)
@@ -158,7 +159,13 @@ impl Mount {
         }
     }
 
-    fn make_file_system(&self, fstype: &CString, source: &CString, mode: Option<u32>) -> Result<OwnedFd> {
+    fn make_file_system(
+        &self,
+        tree: &Tree<'_>,
+        fstype: &CString,
+        source: &CString,
+        mode: Option<u32>,
+    ) -> Result<OwnedFd> {
         let name = fstype.to_string_lossy();
         let context = FsContext::open(fstype).map_err(|errno| {
             let error = Error::from(errno).context(format!("fsopen({name})"));
@@ -190,6 +197,7 @@ impl Mount {
             context.set_string(c"mode", &mode).map_err(|errno| explain(errno, format!("fsconfig(mode={mode:?})")))?;
         }
         let mount = context.mount(self.options.attr.set).map_err(|errno| explain(errno, "fsmount".to_string()))?;
+        tree.done(context.into_fd());
         Ok(mount)
     }
 
@@ -246,7 +254,9 @@ impl Mount {
             let error = Error::from(errno).context("move_mount");
             let kinds = errno == Errno::EINVAL;
             if kinds { error.hint("a file cannot be mounted on a directory, nor the reverse") } else { error }
-        })
+        })?;
+        tree.done(target);
+        Ok(())
     }
 
     /// Opens the target, making it if it is missing, and tells whether it was reached without following a link.
@@ -322,7 +332,7 @@ fn attach_range(
 fn attach_one(tree: &mut Tree<'_>, mount: &Mount, opened: Option<&OwnedFd>) -> Result<()> {
     let made = match opened {
         Some(_) => None,
-        None => Some(mount.make(tree.root)?),
+        None => Some(mount.make(tree)?),
     };
     let Some(detached) = opened.or(made.as_ref()).map(AsFd::as_fd) else { return Ok(()) };
     mount.set_attributes(detached, mount.is_bind())?;
@@ -334,7 +344,10 @@ fn attach_one(tree: &mut Tree<'_>, mount: &Mount, opened: Option<&OwnedFd>) -> R
     }
     match made {
         Some(made) if !mount.is_bind() => tree.add(&mount.destination, made, mount.is_kernels()),
-        _ => tree.hide(&mount.destination),
+        made => {
+            tree.hide(&mount.destination);
+            made.into_iter().for_each(|made| tree.done(made));
+        }
     }
     Ok(())
 }
@@ -372,5 +385,8 @@ fn attach_cgroup(tree: &mut Tree<'_>, mount: &Mount, view: &cgroups::View) -> Re
         let attributes = MountAttr { propagation: libc::MS_PRIVATE, ..attributes };
         sys::mount_setattr(made.as_fd(), true, attributes).context(|| "mount_setattr(recursive)")?;
     }
-    mount.set_attributes(made.as_fd(), false)
+    mount.set_attributes(made.as_fd(), false)?;
+    tree.hide(&mount.destination);
+    tree.done(made);
+    Ok(())
 }
