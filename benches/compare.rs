@@ -13,8 +13,17 @@
 //! (without cgroup2 beside them, which crun refuses), and "v2", cgroup2 alone. Controllers that a view does not have
 //! are left out of the bundle. A runtime that is absent or can't run the bundle is named and left out.
 
+#![allow(
+    unsafe_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::too_many_lines
+)]
 // The measuring itself needs wait4's resource usage, which no safe wrapper returns.
-#![allow(unsafe_code)]
 
 use std::fs;
 use std::io;

@@ -22,9 +22,18 @@
 //!
 //! Everything goes through one raw system call: the wrappers of a libc add calls of their own (musl blocks signals
 //! around setuid). `no_main` and the C entry point leave out what Rust's runtime does at start; nothing allocates.
+#![allow(
+    unsafe_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::too_many_lines
+)]
 #![no_main]
 // A program that consists of raw system calls; `sys` is the only unsafe block but for reading argv and the C structs.
-#![allow(unsafe_code)]
 
 use std::ffi::CStr;
 use std::mem::size_of;

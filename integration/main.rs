@@ -9,6 +9,17 @@
 //! by one cgroup2. Each test has a directory, a `--root` and container ids of its own, and fails when it leaves anything
 //! behind. What another runtime is known to do differently is listed in `known-differences.tsv`.
 
+#![allow(
+    unsafe_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::too_many_lines
+)]
+
 mod attacks;
 mod broken_input;
 mod bundle;
@@ -17,14 +28,17 @@ mod devices;
 mod docker_like;
 mod harness;
 mod hooks;
+mod kill_points;
 mod leftovers;
 mod lifecycle;
 mod masks;
 mod mounts;
 mod namespaces;
 mod process;
+mod recovery;
 mod runtime;
 mod seccomp;
+mod tidy;
 
 /// The table of tests: one module for each topic.
 const MODULES: &[(&str, &[harness::Test])] = &[
@@ -40,6 +54,8 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("docker_like", docker_like::TESTS),
     ("broken_input", broken_input::TESTS),
     ("attacks", attacks::TESTS),
+    ("recovery", recovery::TESTS),
+    ("tidy", tidy::TESTS),
 ];
 
 fn main() -> std::process::ExitCode {

@@ -16,11 +16,17 @@
 //! --stdin                 adds what stdin holds    --out FILE    prints into FILE instead (for hooks)
 //! --quiet  --hold  --sleep SECONDS  --wait-signal N  --signal-self N  --exit N
 //! ```
-#![no_main]
 #![allow(
     unsafe_code,
-    reason = "the probe asks the kernel directly and has no runtime below it"
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::too_many_lines
 )]
+#![no_main]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_ulong};
 use std::fs::{self, File, OpenOptions};
@@ -267,8 +273,8 @@ fn facts(args: &[String]) -> Map<String, Value> {
         // SAFETY: these prctl calls take and return plain numbers.
         "no_new_privs": unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) },
         "seccomp": {
-            // SAFETY: as above.
             "mode": field("Seccomp:").and_then(|mode| mode.parse().ok())
+                // SAFETY: as above.
                 .unwrap_or_else(|| unsafe { libc::prctl(libc::PR_GET_SECCOMP) }),
             "filters": field("Seccomp_filters:").and_then(|count| count.parse::<u32>().ok()),
         },

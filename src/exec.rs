@@ -35,15 +35,22 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
     match status {
         Status::Running | Status::Created => {}
         Status::Paused => {
-            return Err(Error::new("cannot exec in a paused container (use --ignore-paused to override)"));
+            return Err(Error::new(
+                "cannot exec in a paused container (use --ignore-paused to override)",
+            ));
         }
         Status::Stopped => return Err(Error::new("cannot exec in a stopped container")),
         Status::Creating => return Err(Error::new("cannot exec in a container that is not created yet")),
     }
     let mut process = process(args, &words, &record)?;
     process.grant_what_is_there()?;
-    let init = init.map(|init| init.pidfd().map(|pidfd| pidfd.map(|pidfd| (init, pidfd)))).transpose()?.flatten();
-    let Some((init, init_pidfd)) = init else { return Err(Error::new("cannot exec in a stopped container")) };
+    let init = init
+        .map(|init| init.pidfd().map(|pidfd| pidfd.map(|pidfd| (init, pidfd))))
+        .transpose()?
+        .flatten();
+    let Some((init, init_pidfd)) = init else {
+        return Err(Error::new("cannot exec in a stopped container"));
+    };
     let joined = Joined::new(&record, init, init_pidfd)?;
     let (pid, pidfd, socket) = launch(args, &container, &record, &process, joined)?;
 
@@ -76,7 +83,9 @@ fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Proce
     }
     let mut process = record.process.clone().unwrap_or_default();
     let text = |word: &OsString| {
-        word.to_str().map(str::to_string).ok_or_else(|| Error::new(format!("{word:?} is not UTF-8")))
+        word.to_str()
+            .map(str::to_string)
+            .ok_or_else(|| Error::new(format!("{word:?} is not UTF-8")))
     };
     process.set_args(Some(words.iter().map(text).collect::<Result<_>>()?));
     if let Some(cwd) = &args.cwd {
@@ -102,7 +111,9 @@ fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Proce
 fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
     let number = |part: &str, what: &str| match part.parse::<u32>() {
         Ok(number) if number != u32::MAX && part.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
-        _ => Err(Error::new(format!("bad {what}: {part:?} is no number between 0 and 4294967294"))),
+        _ => Err(Error::new(format!(
+            "bad {what}: {part:?} is no number between 0 and 4294967294"
+        ))),
     };
     match text.split_once(':') {
         Some((uid, gid)) => Ok((number(uid, "uid")?, Some(number(gid, "gid")?))),
@@ -190,7 +201,17 @@ fn launch(
     if let Ok(Cloned::Child) = cloned {
         // Our copy of the parent's end would keep its EOF from us.
         sys::close_inherited(socket.as_fd());
-        let child = Child { args, container, process, joined, socket: child_socket, tasks: entrance.tasks, filter, keyring, ignored_signals };
+        let child = Child {
+            args,
+            container,
+            process,
+            joined,
+            socket: child_socket,
+            tasks: entrance.tasks,
+            filter,
+            keyring,
+            ignored_signals,
+        };
         child.run()
     }
     joined.leave()?;
@@ -303,7 +324,21 @@ mod tests {
     fn users_are_numbers() {
         assert_eq!(parse_user("1000"), Ok((1000, None)));
         assert_eq!(parse_user("1:2"), Ok((1, Some(2))));
-        for bad in ["", "root", "-1", "+1", " 1", "1 ", "1:", ":1", "1:-5", "4294967295", "4294967296", "1:2:3", "0x1"] {
+        for bad in [
+            "",
+            "root",
+            "-1",
+            "+1",
+            " 1",
+            "1 ",
+            "1:",
+            ":1",
+            "1:-5",
+            "4294967295",
+            "4294967296",
+            "1:2:3",
+            "0x1",
+        ] {
             assert!(parse_user(bad).is_err(), "{bad:?}");
         }
     }

@@ -6,12 +6,64 @@ use std::io::Write;
 
 /// What rootfs::options understands; options of file systems are not listed.
 const MOUNT_OPTIONS: &[&str] = &[
-    "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "lazytime", "loud", "mand",
-    "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nolazytime", "nomand", "norelatime", "nostrictatime",
-    "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "rexec", "rnoatime",
-    "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid", "rnosymfollow", "ro", "rprivate",
-    "rrelatime", "rro", "rrw", "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow", "runbindable", "rw",
-    "shared", "silent", "slave", "strictatime", "suid", "symfollow", "sync", "unbindable",
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "rexec",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "silent",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "unbindable",
 ];
 
 /// `corten features`
@@ -67,11 +119,15 @@ pub fn features() -> Result<()> {
         },
     });
     let text = serde_json::to_string_pretty(&features)?;
-    std::io::stdout().write_all(format!("{text}\n").as_bytes()).context(|| "write to stdout")
+    std::io::stdout()
+        .write_all(format!("{text}\n").as_bytes())
+        .context(|| "write to stdout")
 }
 
 /// libseccomp's, which is part of this program.
 pub fn library_version() -> String {
-    libseccomp::ScmpVersion::current()
-        .map_or_else(|_| "unknown".to_string(), |version| format!("{}.{}.{}", version.major, version.minor, version.micro))
+    libseccomp::ScmpVersion::current().map_or_else(
+        |_| "unknown".to_string(),
+        |version| format!("{}.{}.{}", version.major, version.minor, version.micro),
+    )
 }

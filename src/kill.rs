@@ -26,8 +26,16 @@ pub fn kill(root: &Path, words: &[String], all: bool) -> Result<()> {
     if !record.namespaces().contains(CloneFlags::CLONE_NEWPID) && (all || signal == libc::SIGKILL) {
         others = record.cgroups.signal(signal)?;
     }
-    let gone = || if all || others > 0 { Ok(()) } else { Err(Error::new("container not running")) };
-    let Some(pidfd) = init.map(|init| init.pidfd()).transpose()?.flatten() else { return gone() };
+    let gone = || {
+        if all || others > 0 {
+            Ok(())
+        } else {
+            Err(Error::new("container not running"))
+        }
+    };
+    let Some(pidfd) = init.map(|init| init.pidfd()).transpose()?.flatten() else {
+        return gone();
+    };
     let sent = sys::pidfd_send_signal(pidfd.as_fd(), signal);
     if signal == libc::SIGKILL && status == Status::Paused {
         // On v1 a frozen process does not even die.

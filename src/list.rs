@@ -22,11 +22,15 @@ pub fn list(root: &Path, args: &ListArgs) -> Result<()> {
     } else {
         table(&descriptions)
     };
-    std::io::stdout().write_all(text.as_bytes()).context(|| "write to stdout")
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context(|| "write to stdout")
 }
 
 fn descriptions(root: &Path) -> Result<Vec<Description>> {
-    let Some(opened) = Root::open(root)? else { return Ok(Vec::new()) };
+    let Some(opened) = Root::open(root)? else {
+        return Ok(Vec::new());
+    };
     let mut descriptions = Vec::new();
     for id in opened.ids()? {
         let described = Container::find(root, &id).and_then(|container| match container.read_record()? {
@@ -55,7 +59,9 @@ fn json(descriptions: &[Description]) -> Result<String> {
     if descriptions.is_empty() {
         return Ok("null\n".to_string());
     }
-    let objects = descriptions.iter().map(|one| one.to_json(&owner(one.record.owner), false));
+    let objects = descriptions
+        .iter()
+        .map(|one| one.to_json(&owner(one.record.owner), false));
     Ok(format!("[{}]\n", objects.collect::<Result<Vec<_>>>()?.join(",")))
 }
 
@@ -76,7 +82,11 @@ fn table(descriptions: &[Description]) -> String {
     let mut text = String::new();
     for row in &rows {
         for (column, cell) in row.iter().enumerate().take(5) {
-            let longest = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+            let longest = rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max();
             let width = (longest.unwrap_or(0) + 3).max(12);
             text.push_str(&format!("{cell:width$}"));
         }

@@ -54,7 +54,9 @@ impl Filter {
 
 /// Without `flags` the mitigation of speculative store bypass is left off, as runc does; an empty list means none.
 fn flags(profile: &LinuxSeccomp) -> Result<u32> {
-    let Some(list) = profile.flags() else { return Ok(FLAG_SPEC_ALLOW) };
+    let Some(list) = profile.flags() else {
+        return Ok(FLAG_SPEC_ALLOW);
+    };
     let mut flags = 0;
     for flag in list {
         flags |= match flag {
@@ -102,20 +104,32 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>, pointer: &str) -> Resu
 /// Refuses what the kernel need not be asked for; `plan` calls this before anything is made.
 pub fn check(profile: &LinuxSeccomp) -> Result<()> {
     if profile.listener_path().is_some() {
-        return Err(Error::new("config.json: /linux/seccomp/listenerPath: is not supported by this version"));
+        return Err(Error::new(
+            "config.json: /linux/seccomp/listenerPath: is not supported by this version",
+        ));
     }
-    if profile.listener_metadata().as_ref().is_some_and(|metadata| !metadata.is_empty()) {
-        return Err(Error::new("config.json: /linux/seccomp/listenerMetadata: needs listenerPath beside it"));
+    if profile
+        .listener_metadata()
+        .as_ref()
+        .is_some_and(|metadata| !metadata.is_empty())
+    {
+        return Err(Error::new(
+            "config.json: /linux/seccomp/listenerMetadata: needs listenerPath beside it",
+        ));
     }
     flags(profile)?;
     action(profile.default_action(), profile.default_errno_ret(), "defaultAction")?;
     for (index, rule) in profile.syscalls().iter().flatten().enumerate() {
         if rule.names().is_empty() {
-            return Err(Error::new(format!("config.json: /linux/seccomp/syscalls/{index}/names: must not be empty")));
+            return Err(Error::new(format!(
+                "config.json: /linux/seccomp/syscalls/{index}/names: must not be empty"
+            )));
         }
         action(rule.action(), rule.errno_ret(), &format!("syscalls/{index}/action"))?;
         if rule.args().iter().flatten().any(|arg| arg.index() > 5) {
-            return Err(Error::new(format!("config.json: /linux/seccomp/syscalls/{index}/args: the index is above 5")));
+            return Err(Error::new(format!(
+                "config.json: /linux/seccomp/syscalls/{index}/args: the index is above 5"
+            )));
         }
     }
     Ok(())
@@ -126,9 +140,11 @@ fn architectures(profile: &LinuxSeccomp) -> Result<Vec<ScmpArch>> {
     let mut architectures = vec![ScmpArch::native()];
     for architecture in profile.architectures().iter().flatten() {
         let name = name_of(architecture)?;
-        let architecture: ScmpArch = name
-            .parse()
-            .map_err(|_| Error::new(format!("config.json: /linux/seccomp/architectures: {name} is not known")))?;
+        let architecture: ScmpArch = name.parse().map_err(|_| {
+            Error::new(format!(
+                "config.json: /linux/seccomp/architectures: {name} is not known"
+            ))
+        })?;
         if architecture != ScmpArch::Native && !architectures.contains(&architecture) {
             architectures.push(architecture);
         }
@@ -166,7 +182,9 @@ fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
                     // What is denied by default stays denied; a condition on it cannot be kept, and is no reason to fail.
                     Some(_) if has_args(rule) && !passes(default) => {}
                     Some(_) if has_args(rule) => {
-                        return Err(Error::new(format!("/linux/seccomp/syscalls/{index}: {name} is too new for args")));
+                        return Err(Error::new(format!(
+                            "/linux/seccomp/syscalls/{index}: {name} is too new for args"
+                        )));
                     }
                     Some(number) if newer.iter().all(|(known, _)| *known != number) => newer.push((number, action)),
                     _ => {}
@@ -202,13 +220,20 @@ fn export(filter: &ScmpFilterContext) -> Result<Vec<u8>> {
 
 /// Adds one rule. Conditions on different arguments must all hold; several on the same argument are alternatives, for
 /// which libseccomp wants a rule each.
-fn add_rule(filter: &mut ScmpFilterContext, action: ScmpAction, syscall: ScmpSyscall, rule: &LinuxSyscall) -> Result<()> {
+fn add_rule(
+    filter: &mut ScmpFilterContext,
+    action: ScmpAction,
+    syscall: ScmpSyscall,
+    rule: &LinuxSyscall,
+) -> Result<()> {
     let mut conditions = Vec::new();
     let mut seen = [0u32; 6];
     for arg in rule.args().iter().flatten() {
         let op: ScmpCompareOp = name_of(arg.op())?.parse()?;
         let index = arg.index() as u32;
-        seen[arg.index().min(5)] += 1;
+        if let Some(count) = seen.get_mut(arg.index()) {
+            *count += 1;
+        }
         conditions.push(match op {
             ScmpCompareOp::MaskedEqual(_) => {
                 let value = arg.value_two().unwrap_or(0);
@@ -242,7 +267,7 @@ mod tests {
         let text = r#"{"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X32"],
                        "syscalls": [{"names": ["read", "write", "no_such_call"], "action": "SCMP_ACT_ALLOW"}]}"#;
         let program = compile(&profile(text)).unwrap();
-        assert!(program.len() > 64 && program.len() % 8 == 0);
+        assert!(program.len() > 64 && program.len().is_multiple_of(8));
         // ld [4]: the architecture
         assert_eq!(program[..8], [0x20, 0, 0, 0, 4, 0, 0, 0]);
     }
@@ -250,11 +275,23 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         for (text, message) in [
-            (r#"{"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}"#, "takes no errno"),
-            (r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}"#, "listenerPath"),
-            (r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [], "action": "SCMP_ACT_LOG"}]}"#, "empty"),
+            (
+                r#"{"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}"#,
+                "takes no errno",
+            ),
+            (
+                r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}"#,
+                "listenerPath",
+            ),
+            (
+                r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [], "action": "SCMP_ACT_LOG"}]}"#,
+                "empty",
+            ),
         ] {
-            assert!(check(&profile(text)).unwrap_err().to_string().contains(message), "{text}");
+            assert!(
+                check(&profile(text)).unwrap_err().to_string().contains(message),
+                "{text}"
+            );
         }
     }
 }

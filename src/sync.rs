@@ -97,7 +97,9 @@ impl Socket {
                 other => break other.context(|| "receive from the sync socket")?,
             }
         };
-        let Some((kind, payload)) = buffer.get(..length).and_then(<[u8]>::split_first) else { return Ok(None) };
+        let Some((kind, payload)) = buffer.get(..length).and_then(<[u8]>::split_first) else {
+            return Ok(None);
+        };
         let message = match kind {
             b'g' => Message::Go,
             b'h' => Message::Hooks,
@@ -110,7 +112,11 @@ impl Socket {
                 Ok(pid) => Message::Init(pid),
                 Err(_) => return Err(Error::new("a pid of wrong size came over the sync socket")),
             },
-            _ => return Err(Error::new(format!("an unknown message {kind} came over the sync socket"))),
+            _ => {
+                return Err(Error::new(format!(
+                    "an unknown message {kind} came over the sync socket"
+                )));
+            }
         };
         Ok(Some(message))
     }
@@ -120,7 +126,9 @@ impl Socket {
         match self.receive()? {
             Some(message) if message == *expected => Ok(()),
             Some(Message::Error(error)) => Err(error),
-            Some(other) => Err(Error::new(format!("{other:?} came over the sync socket instead of {expected:?}"))),
+            Some(other) => Err(Error::new(format!(
+                "{other:?} came over the sync socket instead of {expected:?}"
+            ))),
             None => Err(Error::new("the other process is gone")),
         }
     }
@@ -134,7 +142,9 @@ impl AsFd for Socket {
 
 /// A path of a socket in an open directory; sun_path holds only 108 bytes, state directories may lie deeper.
 fn address(directory: BorrowedFd<'_>, name: &str) -> Result<UnixAddr> {
-    Ok(UnixAddr::new(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()).as_str())?)
+    Ok(UnixAddr::new(
+        format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()).as_str(),
+    )?)
 }
 
 fn new_socket() -> Result<OwnedFd> {
@@ -146,8 +156,12 @@ pub fn listen_for_start(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd
     let what = || "make the start socket";
     let socket = new_socket().context(what)?;
     // The file in the file system gets the mode that the socket has now.
-    nix::sys::stat::fchmod(&socket, nix::sys::stat::Mode::from_bits_truncate(0o600)).context(|| "fchmod").context(what)?;
-    bind(socket.as_raw_fd(), &address(directory, name)?).context(|| "bind").context(what)?;
+    nix::sys::stat::fchmod(&socket, nix::sys::stat::Mode::from_bits_truncate(0o600))
+        .context(|| "fchmod")
+        .context(what)?;
+    bind(socket.as_raw_fd(), &address(directory, name)?)
+        .context(|| "bind")
+        .context(what)?;
     listen(&socket, Backlog::new(1)?).context(|| "listen").context(what)?;
     Ok(socket)
 }

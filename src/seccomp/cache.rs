@@ -67,7 +67,9 @@ fn directory() -> Option<OwnedFd> {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(_) => return None,
     }
-    files::open(&path, OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW).ok().filter(is_private)
+    files::open(&path, OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW)
+        .ok()
+        .filter(is_private)
 }
 
 /// The program of a profile that was compiled before.
@@ -98,7 +100,9 @@ pub fn store(key: &[u8], program: &[u8]) {
     prune(&directory);
     let temporary = format!("{}.{}", name(key), getpid());
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let Ok(file) = openat(&directory, temporary.as_str(), flags, Mode::from_bits_truncate(0o600)) else { return };
+    let Ok(file) = openat(&directory, temporary.as_str(), flags, Mode::from_bits_truncate(0o600)) else {
+        return;
+    };
     let written = File::from(file).write_all(&bytes).is_ok();
     if !written || renameat(&directory, temporary.as_str(), &directory, name(key).as_str()).is_err() {
         let _ = unlinkat(&directory, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
@@ -109,7 +113,11 @@ pub fn store(key: &[u8], program: &[u8]) {
 fn prune(directory: &OwnedFd) {
     let Ok(copy) = directory.try_clone() else { return };
     let Ok(mut entries) = Dir::from_fd(copy) else { return };
-    let names: Vec<_> = entries.iter().flatten().map(|entry| entry.file_name().to_owned()).collect();
+    let names: Vec<_> = entries
+        .iter()
+        .flatten()
+        .map(|entry| entry.file_name().to_owned())
+        .collect();
     if names.len() > MAX_FILES {
         for name in names.iter().filter(|name| !name.to_bytes().starts_with(b".")) {
             let _ = unlinkat(directory, name.as_c_str(), UnlinkatFlags::NoRemoveDir);
