@@ -208,6 +208,24 @@ impl Cgroups {
             .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
     }
 
+    /// The most memory that the container has used, in bytes.
+    pub fn memory_peak(&self) -> Option<u64> {
+        let (hierarchy, file) = if self.unified {
+            ("unified", "memory.peak")
+        } else {
+            ("memory", "memory.max_usage_in_bytes")
+        };
+        let directory = self
+            .directories
+            .iter()
+            .find(|directory| directory.hierarchy == hierarchy)?;
+        std::fs::read_to_string(directory.path.join(file))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    }
+
     /// Whether the processes are paused.
     pub fn is_frozen(&self) -> bool {
         let (hierarchy, file) = if self.unified {

@@ -268,11 +268,24 @@ impl Launch<'_> {
             .and_then(|(_, pidfd)| waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED).ok());
         match ended {
             Some(WaitStatus::Signaled(..)) if oom => {
-                let limit = self.plan.cgroup.resources.memory.limit;
+                let limit = self
+                    .plan
+                    .cgroup
+                    .resources
+                    .memory
+                    .limit
+                    .map(|limit| format!("the limit is {limit} bytes"));
+                let peak = self
+                    .record
+                    .cgroups
+                    .memory_peak()
+                    .map(|peak| format!("{peak} were used"));
+                let figures: Vec<String> = limit.into_iter().chain(peak).collect();
                 let error = Error::new("container init was OOM-killed (memory limit too low?)");
-                match limit {
-                    Some(limit) => error.hint(format!("the limit is {limit} bytes")),
-                    None => error,
+                if figures.is_empty() {
+                    error
+                } else {
+                    error.hint(figures.join(", "))
                 }
             }
             Some(WaitStatus::Signaled(_, signal, _)) => Error::new(format!("container init was killed by {signal}")),
