@@ -250,7 +250,7 @@ fn explain(wrong: &clap::Error, words: &[OsString], command: &mut clap::Command)
     let usage = |text: String| (Some(format!("Incorrect Usage: {text}\n")), text);
     let (usage, message) = match wrong.kind() {
         ErrorKind::InvalidSubcommand => {
-            let message = format!("No help topic for '{}'", context(ContextKind::InvalidSubcommand));
+            let message = format!("No help topic for '{}'\n", context(ContextKind::InvalidSubcommand));
             return Parsed::Wrong {
                 help: String::new(),
                 usage: None,
@@ -259,7 +259,7 @@ fn explain(wrong: &clap::Error, words: &[OsString], command: &mut clap::Command)
             };
         }
         ErrorKind::MissingRequiredArgument | ErrorKind::TooFewValues if name.is_some() => {
-            help = "Incorrect Usage.\n".to_string();
+            help = format!("Incorrect Usage.\n\n{help}");
             let name = name.unwrap_or_default();
             let count = if matches!(name.as_str(), "exec" | "kill") {
                 "a minimum of 1"
@@ -272,7 +272,7 @@ fn explain(wrong: &clap::Error, words: &[OsString], command: &mut clap::Command)
             )
         }
         ErrorKind::UnknownArgument if !context(ContextKind::InvalidArg).starts_with('-') => {
-            help = "Incorrect Usage.\n".to_string();
+            help = format!("Incorrect Usage.\n\n{help}");
             (
                 None,
                 format!(
