@@ -90,18 +90,11 @@ fn measure_both_views() -> Result<(), Error> {
     for view in ["v1", "v2"] {
         let mut child = Command::new(std::env::current_exe()?);
         child.args(std::env::args_os().skip(1));
-        child
-            .env(VIEW_VARIABLE, view)
-            .env("FLOOR", &floor)
-            .env("CORTEN_BENCH_WORK", &work);
+        child.env(VIEW_VARIABLE, view).env("FLOOR", &floor).env("CORTEN_BENCH_WORK", &work);
         failed |= !child.status()?.success();
     }
     fs::remove_dir(&work)?;
-    if failed {
-        Err("a view could not be measured".into())
-    } else {
-        Ok(())
-    }
+    if failed { Err("a view could not be measured".into()) } else { Ok(()) }
 }
 
 /// The floor program: cargo builds no examples for a bench, so it is asked to.
@@ -192,11 +185,7 @@ impl Runtime {
 
     /// The pid of a created container's init.
     fn init(&self, id: &str) -> Result<i32, Error> {
-        let file = if self.is_floor {
-            format!("state/{id}/pid")
-        } else {
-            format!("{id}.pid")
-        };
+        let file = if self.is_floor { format!("state/{id}/pid") } else { format!("{id}.pid") };
         Ok(fs::read_to_string(self.directory.join(file))?.trim().parse()?)
     }
 }
@@ -243,13 +232,7 @@ impl Bench {
         nix::sys::prctl::set_child_subreaper(true)?;
 
         let controllers = controllers(v2);
-        let mut bench = Bench {
-            view,
-            rounds,
-            work,
-            controllers,
-            runtimes: Vec::new(),
-        };
+        let mut bench = Bench { view, rounds, work, controllers, runtimes: Vec::new() };
         if !v2 && !bench.controllers.iter().any(|name| name == "memory") {
             println!("\nview v1: this host has no v1 hierarchies");
             return Ok(bench);
@@ -286,28 +269,16 @@ impl Bench {
         println!("\nview {}: controllers {}", self.view, self.controllers.join(" "));
         let floor = PathBuf::from(std::env::var_os("FLOOR").ok_or("no floor program")?);
         for name in ["corten", "crun", "runc", "floor"] {
-            let found = if name == "floor" {
-                Some(floor.clone())
-            } else {
-                find(name)
-            };
+            let found = if name == "floor" { Some(floor.clone()) } else { find(name) };
             let Some(path) = found else {
                 println!("{name}: absent");
                 continue;
             };
-            let runtime = Runtime {
-                name,
-                path: path.clone(),
-                directory: self.work.join(name),
-                is_floor: name == "floor",
-            };
+            let runtime =
+                Runtime { name, path: path.clone(), directory: self.work.join(name), is_floor: name == "floor" };
             self.make_bundles(&runtime, &floor)?;
             let version = Command::new(&path).arg("--version").output()?.stdout;
-            let version = String::from_utf8_lossy(&version)
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .to_owned();
+            let version = String::from_utf8_lossy(&version).lines().next().unwrap_or_default().to_owned();
             std::env::set_current_dir(&runtime.directory)?;
             let words = runtime.command(self.view, "run", ONCE);
             let (program, arguments) = words.split_first().ok_or("no command")?;
@@ -317,11 +288,7 @@ impl Bench {
                 self.runtimes.push(runtime);
             } else {
                 let text = String::from_utf8_lossy(&trial.stderr);
-                println!(
-                    "{name}: {} can't run the bundle and is left out: {}",
-                    path.display(),
-                    text.trim()
-                );
+                println!("{name}: {} can't run the bundle and is left out: {}", path.display(), text.trim());
             }
         }
         Ok(())
@@ -413,11 +380,7 @@ impl Bench {
         std::env::set_current_dir(&runtime.directory)?;
         let words = runtime.command(self.view, command, id);
         let (status, cost) = timed(&words)?;
-        if status.success() {
-            Ok(cost)
-        } else {
-            Err(format!("{}: {status}", words.join(" ")).into())
-        }
+        if status.success() { Ok(cost) } else { Err(format!("{}: {status}", words.join(" ")).into()) }
     }
 
     /// Do one operation once; a created container's end is waited for, but its time is nobody's.
@@ -453,32 +416,20 @@ impl Bench {
         for (runtime, costs) in self.runtimes.iter().zip(costs) {
             let wall = sorted(costs.iter().map(|cost| cost.wall));
             let cpu = sorted(costs.iter().map(|cost| cost.cpu));
-            let calls = self
-                .count_calls(runtime, operation)
-                .map_or("-".to_owned(), |count| count.to_string());
+            let calls = self.count_calls(runtime, operation).map_or("-".to_owned(), |count| count.to_string());
             let peak = self.peak(runtime, operation)?;
             let (minimum, middle) = (wall[0], wall[wall.len() / 2]);
             let cpu = cpu[cpu.len() / 2];
-            println!(
-                "  {:<20}{minimum:>8.2}{middle:>8.2}{cpu:>8.2}{calls:>8}{peak:>10}",
-                runtime.name
-            );
+            println!("  {:<20}{minimum:>8.2}{middle:>8.2}{cpu:>8.2}{calls:>8}{peak:>10}", runtime.name);
             summary.push((runtime.name, minimum, middle, cpu));
         }
-        let base = if self.runtimes.iter().any(|runtime| runtime.name == "corten") {
-            "corten"
-        } else {
-            "crun"
-        };
+        let base = if self.runtimes.iter().any(|runtime| runtime.name == "corten") { "corten" } else { "crun" };
         let Some(own) = summary.iter().find(|row| row.0 == base) else {
             return Ok(());
         };
         for other in summary.iter().filter(|row| row.0 != base) {
             let (minimum, middle, cpu) = (own.1 / other.1, own.2 / other.2, own.3 / other.3);
-            println!(
-                "  {:<20}{minimum:>8.2}{middle:>8.2}{cpu:>8.2}",
-                format!("{base}/{}", other.0)
-            );
+            println!("  {:<20}{minimum:>8.2}{middle:>8.2}{cpu:>8.2}", format!("{base}/{}", other.0));
         }
         Ok(())
     }
@@ -488,16 +439,8 @@ impl Bench {
         let strace = |command: &str, id: &str| -> Option<std::process::Child> {
             let output = self.work.join(format!("strace-{command}"));
             let mut strace = Command::new("strace");
-            strace
-                .args(["-f", "-c", "-o"])
-                .arg(output)
-                .args(runtime.command(self.view, command, id));
-            strace
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .ok()
+            strace.args(["-f", "-c", "-o"]).arg(output).args(runtime.command(self.view, command, id));
+            strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
         };
         let count = |command: &str, child: Option<std::process::Child>| -> Option<usize> {
             child?.wait().ok()?;
@@ -533,9 +476,7 @@ impl Bench {
             return runtime.init(ONCE).is_ok();
         }
         let words = runtime.command(self.view, "state", ONCE);
-        let output = words
-            .split_first()
-            .and_then(|(program, rest)| Command::new(program).args(rest).output().ok());
+        let output = words.split_first().and_then(|(program, rest)| Command::new(program).args(rest).output().ok());
         output.is_some_and(|output| String::from_utf8_lossy(&output.stdout).contains("created"))
     }
 
@@ -552,10 +493,7 @@ impl Bench {
         };
         let mut peak = 0;
         for (command, id) in commands {
-            let output = Command::new(&floor)
-                .arg("measure")
-                .args(runtime.command(self.view, command, id))
-                .output()?;
+            let output = Command::new(&floor).arg("measure").args(runtime.command(self.view, command, id)).output()?;
             peak = std::cmp::max(peak, String::from_utf8_lossy(&output.stdout).trim().parse()?);
             if *command == "start" {
                 wait(runtime.init(ONCE)?)?;
@@ -635,10 +573,7 @@ fn find(name: &str) -> Option<PathBuf> {
     }
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let candidates = if name == "corten" {
-        option_env!("CARGO_BIN_EXE_corten")
-            .map(PathBuf::from)
-            .into_iter()
-            .collect()
+        option_env!("CARGO_BIN_EXE_corten").map(PathBuf::from).into_iter().collect()
     } else {
         vec![
             repository.join(".peers/bin").join(name),
@@ -653,12 +588,7 @@ fn find(name: &str) -> Option<PathBuf> {
 fn hierarchies() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let is_cgroup = |line: &&str| matches!(line.split(' ').nth(2), Some("cgroup" | "cgroup2"));
-    mounts
-        .lines()
-        .filter(is_cgroup)
-        .filter_map(|line| line.split(' ').nth(1))
-        .map(PathBuf::from)
-        .collect()
+    mounts.lines().filter(is_cgroup).filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from).collect()
 }
 
 /// The names of the controllers that this view has.
@@ -680,10 +610,7 @@ fn remove_cgroup(path: &Path) {
         }
     }
     for _ in 0..50 {
-        for pid in fs::read_to_string(path.join("cgroup.procs"))
-            .unwrap_or_default()
-            .lines()
-        {
+        for pid in fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default().lines() {
             if let Ok(pid) = pid.parse() {
                 let pid = nix::unistd::Pid::from_raw(pid);
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
@@ -733,10 +660,7 @@ fn wait(pid: i32) -> io::Result<(ExitStatus, f64)> {
         }
     }
     let milliseconds = |time: libc::timeval| time.tv_sec as f64 * 1e3 + time.tv_usec as f64 / 1e3;
-    Ok((
-        ExitStatus::from_raw(status),
-        milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime),
-    ))
+    Ok((ExitStatus::from_raw(status), milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime)))
 }
 
 fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
@@ -758,11 +682,7 @@ fn docker_sized_filter() -> Vec<u8> {
     const RETURN: u16 = 0x06;
     const JUMP_EQUAL: u16 = 0x15;
     const JUMP: u16 = 0x05;
-    let native = if cfg!(target_arch = "aarch64") {
-        0xc000_00b7
-    } else {
-        0xc000_003e
-    };
+    let native = if cfg!(target_arch = "aarch64") { 0xc000_00b7 } else { 0xc000_003e };
     let (first, second) = (allow(&allowed(cfg!(target_arch = "x86_64"))), allow(&allowed(false)));
     let mut program = vec![
         (LOAD, 0, 0, 4),            // the architecture
@@ -772,16 +692,7 @@ fn docker_sized_filter() -> Vec<u8> {
     ];
     program.extend(first);
     let foreign = [
-        (
-            JUMP_EQUAL,
-            1,
-            0,
-            if cfg!(target_arch = "aarch64") {
-                0x4000_0028
-            } else {
-                0x4000_0003
-            },
-        ),
+        (JUMP_EQUAL, 1, 0, if cfg!(target_arch = "aarch64") { 0x4000_0028 } else { 0x4000_0003 }),
         (RETURN, 0, 0, 0x8000_0000), // another architecture: kill the process
         (LOAD, 0, 0, 0),
     ];
@@ -798,10 +709,7 @@ fn docker_sized_filter() -> Vec<u8> {
 
 /// The numbers of calls that the filter allows.
 fn allowed(without_refused: bool) -> Vec<u32> {
-    (0..=334)
-        .chain(424..=466)
-        .filter(|number| !without_refused || !REFUSED.contains(number))
-        .collect()
+    (0..=334).chain(424..=466).filter(|number| !without_refused || !REFUSED.contains(number)).collect()
 }
 
 /// Instructions (code, jump if true, jump if false, operand) that allow exactly these numbers, in order.
@@ -809,13 +717,8 @@ fn allow(numbers: &[u32]) -> Vec<(u16, u8, u8, u32)> {
     if numbers.len() <= 8 {
         // One comparison each; the last instruction allows, the one before it refuses with EPERM.
         let count = numbers.len();
-        let leaf = numbers
-            .iter()
-            .enumerate()
-            .map(|(index, number)| (0x15, (count - index) as u8, 0, *number));
-        return leaf
-            .chain([(0x06, 0, 0, 0x0005_0001), (0x06, 0, 0, 0x7fff_0000)])
-            .collect();
+        let leaf = numbers.iter().enumerate().map(|(index, number)| (0x15, (count - index) as u8, 0, *number));
+        return leaf.chain([(0x06, 0, 0, 0x0005_0001), (0x06, 0, 0, 0x7fff_0000)]).collect();
     }
     let (low, high) = numbers.split_at(numbers.len() / 2);
     let (below, above) = (allow(low), allow(high));

@@ -44,9 +44,7 @@ use libc::{c_char, c_int};
 const PARENT: &str = "corten-bench-floor";
 
 /// The v1 hierarchies, each of which is mounted at /sys/fs/cgroup/NAME.
-const HIERARCHIES: [&str; 9] = [
-    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd",
-];
+const HIERARCHIES: [&str; 9] = ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd"];
 
 /// What docker-like.json limits, as v1 has it: hierarchy, file, value (memory's comes from the command line).
 const V1_LIMITS: [(&str, &CStr, &str); 4] = [
@@ -57,11 +55,7 @@ const V1_LIMITS: [(&str, &CStr, &str); 4] = [
 ];
 
 /// The same as v2 has it.
-const V2_LIMITS: [(&CStr, &str); 3] = [
-    (c"cpu.weight", "20"),
-    (c"cpu.max", "50000 100000"),
-    (c"pids.max", "100"),
-];
+const V2_LIMITS: [(&CStr, &str); 3] = [(c"cpu.weight", "20"), (c"cpu.max", "50000 100000"), (c"pids.max", "100")];
 
 const MEMORY_LIMIT: &str = "268435456";
 
@@ -81,14 +75,8 @@ const DEVICES: [&str; 11] = [
 ];
 
 /// The nodes of a container's /dev: name, major, minor.
-const NODES: [(&CStr, u32, u32); 6] = [
-    (c"null", 1, 3),
-    (c"zero", 1, 5),
-    (c"full", 1, 7),
-    (c"random", 1, 8),
-    (c"urandom", 1, 9),
-    (c"tty", 5, 0),
-];
+const NODES: [(&CStr, u32, u32); 6] =
+    [(c"null", 1, 3), (c"zero", 1, 5), (c"full", 1, 7), (c"random", 1, 8), (c"urandom", 1, 9), (c"tty", 5, 0)];
 
 const LINKS: [(&CStr, &CStr); 5] = [
     (c"/proc/self/fd", c"fd"),
@@ -192,10 +180,7 @@ struct Text {
 
 impl Text {
     fn new() -> Self {
-        Text {
-            bytes: [0; 160],
-            length: 0,
-        }
+        Text { bytes: [0; 160], length: 0 }
     }
 
     fn of(parts: &[&str]) -> Self {
@@ -263,12 +248,7 @@ impl Job<'_> {
         match self.view {
             View::V1 => {
                 for hierarchy in HIERARCHIES {
-                    sys!(
-                        SYS_unlinkat,
-                        AT_FDCWD,
-                        self.cgroup(hierarchy).as_ptr(),
-                        libc::AT_REMOVEDIR
-                    );
+                    sys!(SYS_unlinkat, AT_FDCWD, self.cgroup(hierarchy).as_ptr(), libc::AT_REMOVEDIR);
                 }
             }
             View::V2 => {
@@ -287,10 +267,7 @@ struct Cgroups {
 impl Cgroups {
     /// Open them; the descriptors are inherited by the child.
     fn open(job: &Job) -> Self {
-        let mut cgroups = Cgroups {
-            v2: 0,
-            tasks: [0; HIERARCHIES.len()],
-        };
+        let mut cgroups = Cgroups { v2: 0, tasks: [0; HIERARCHIES.len()] };
         match job.view {
             View::V1 => {
                 for (hierarchy, fd) in HIERARCHIES.iter().zip(&mut cgroups.tasks) {
@@ -299,12 +276,7 @@ impl Cgroups {
                 }
             }
             View::V2 => {
-                cgroups.v2 = sys!(
-                    SYS_openat,
-                    AT_FDCWD,
-                    job.cgroup("").as_ptr(),
-                    libc::O_DIRECTORY as usize | CLOEXEC
-                );
+                cgroups.v2 = sys!(SYS_openat, AT_FDCWD, job.cgroup("").as_ptr(), libc::O_DIRECTORY as usize | CLOEXEC);
             }
         }
         cgroups
@@ -322,21 +294,13 @@ impl Cgroups {
 
 /// A seccomp program as the kernel wants it: the file that `compare` wrote, mapped.
 fn map_filter() -> libc::sock_fprog {
-    let fd = sys!(
-        SYS_openat,
-        AT_FDCWD,
-        c"filter.bpf".as_ptr(),
-        libc::O_RDONLY as usize | CLOEXEC
-    );
+    let fd = sys!(SYS_openat, AT_FDCWD, c"filter.bpf".as_ptr(), libc::O_RDONLY as usize | CLOEXEC);
     // The first 8 bytes say how many instructions follow, which spares a stat.
     let pages = 64 << 10;
     let start = sys!(SYS_mmap, 0, pages, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0) as *mut libc::sock_filter;
     // SAFETY: the mapping is 64 KiB long, the file at least eight bytes, and sock_filter is 8 plain bytes.
     let (count, filter) = unsafe { ((*start).k, start.add(1)) };
-    libc::sock_fprog {
-        len: count as u16,
-        filter,
-    }
+    libc::sock_fprog { len: count as u16, filter }
 }
 
 /// clone3 with a pidfd; returns 0 in the child. The flags are the namespaces.
@@ -387,13 +351,7 @@ fn run(job: &Job, wait_for_start: bool) -> ! {
     let cgroups = Cgroups::open(job);
     let filter = map_filter();
     let mut pair = [0 as c_int; 2];
-    sys!(
-        SYS_socketpair,
-        libc::AF_UNIX,
-        libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC,
-        0,
-        pair.as_mut_ptr()
-    );
+    sys!(SYS_socketpair, libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, pair.as_mut_ptr());
 
     let mut pidfd = 0;
     let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
@@ -415,13 +373,7 @@ fn run(job: &Job, wait_for_start: bool) -> ! {
     }
     let mut record = Text::new();
     record.decimal(pid);
-    let state = sys!(
-        SYS_openat,
-        AT_FDCWD,
-        job.state("/pid").as_ptr(),
-        libc::O_WRONLY | libc::O_CREAT,
-        0o600
-    );
+    let state = sys!(SYS_openat, AT_FDCWD, job.state("/pid").as_ptr(), libc::O_WRONLY | libc::O_CREAT, 0o600);
     sys!(SYS_write, state, record.as_ptr(), record.length);
     sys!(SYS_read, pair[0], byte.as_ptr(), 1);
     exit(0)
@@ -524,38 +476,14 @@ fn init(job: &Job, cgroups: &Cgroups, filter: &libc::sock_fprog, sync: c_int, st
         View::V2 => sys!(SYS_unshare, libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP),
     };
     raise_loopback();
-    let oom = sys!(
-        SYS_openat,
-        AT_FDCWD,
-        c"/proc/self/oom_score_adj".as_ptr(),
-        libc::O_WRONLY as usize | CLOEXEC
-    );
+    let oom = sys!(SYS_openat, AT_FDCWD, c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY as usize | CLOEXEC);
     sys!(SYS_write, oom, c"100".as_ptr(), 3);
 
     // mount_attr: attr_set, attr_clr, propagation, userns_fd. Nothing below may reach the host.
     let slave = [0u64, 0, libc::MS_SLAVE, 0];
-    sys!(
-        SYS_mount_setattr,
-        AT_FDCWD,
-        c"/".as_ptr(),
-        AT_RECURSIVE,
-        slave.as_ptr(),
-        32
-    );
-    let rootfs = sys!(
-        SYS_open_tree,
-        AT_FDCWD,
-        c"rootfs".as_ptr(),
-        OPEN_TREE_CLONE | AT_RECURSIVE | CLOEXEC
-    );
-    sys!(
-        SYS_move_mount,
-        rootfs,
-        c"".as_ptr(),
-        AT_FDCWD,
-        c"rootfs".as_ptr(),
-        MOVE_MOUNT_F_EMPTY_PATH
-    );
+    sys!(SYS_mount_setattr, AT_FDCWD, c"/".as_ptr(), AT_RECURSIVE, slave.as_ptr(), 32);
+    let rootfs = sys!(SYS_open_tree, AT_FDCWD, c"rootfs".as_ptr(), OPEN_TREE_CLONE | AT_RECURSIVE | CLOEXEC);
+    sys!(SYS_move_mount, rootfs, c"".as_ptr(), AT_FDCWD, c"rootfs".as_ptr(), MOVE_MOUNT_F_EMPTY_PATH);
     mount_tree(job, rootfs);
 
     let mut byte = [0u8; 1];
@@ -592,44 +520,18 @@ fn raise_loopback() {
 fn mount(rootfs: usize, kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64, target: &CStr) -> usize {
     let context = sys!(SYS_fsopen, kind.as_ptr(), 1);
     for (key, value) in options {
-        sys!(
-            SYS_fsconfig,
-            context,
-            FSCONFIG_SET_STRING,
-            key.as_ptr(),
-            value.as_ptr(),
-            0
-        );
+        sys!(SYS_fsconfig, context, FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr(), 0);
     }
     sys!(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0);
     let mount = sys!(SYS_fsmount, context, 1, attributes);
-    sys!(
-        SYS_move_mount,
-        mount,
-        c"".as_ptr(),
-        rootfs,
-        target.as_ptr(),
-        MOVE_MOUNT_F_EMPTY_PATH
-    );
+    sys!(SYS_move_mount, mount, c"".as_ptr(), rootfs, target.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH);
     mount
 }
 
 /// Clone the tree at a path of the old root and attach it below the new one.
 fn bind(source: *const u8, rootfs: usize, target: *const u8) {
-    let tree = sys!(
-        SYS_open_tree,
-        AT_FDCWD,
-        source,
-        OPEN_TREE_CLONE | AT_RECURSIVE | CLOEXEC
-    );
-    sys!(
-        SYS_move_mount,
-        tree,
-        c"".as_ptr(),
-        rootfs,
-        target,
-        MOVE_MOUNT_F_EMPTY_PATH
-    );
+    let tree = sys!(SYS_open_tree, AT_FDCWD, source, OPEN_TREE_CLONE | AT_RECURSIVE | CLOEXEC);
+    sys!(SYS_move_mount, tree, c"".as_ptr(), rootfs, target, MOVE_MOUNT_F_EMPTY_PATH);
 }
 
 /// The ten mounts of docker-like.json and what lies in /dev.
@@ -640,46 +542,20 @@ fn mount_tree(job: &Job, rootfs: usize) {
         let flags = OPEN_TREE_CLONE | AT_RECURSIVE | CLOEXEC;
         let tree = raw(libc::SYS_open_tree, &[proc, path.as_ptr() as usize, flags]);
         if tree >= 0 {
-            sys!(
-                SYS_move_mount,
-                tree,
-                c"".as_ptr(),
-                proc,
-                path.as_ptr(),
-                MOVE_MOUNT_F_EMPTY_PATH
-            );
+            sys!(SYS_move_mount, tree, c"".as_ptr(), proc, path.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH);
         }
     }
     let writable = [0, MOUNT_ATTR_RDONLY, 0, 0];
-    sys!(
-        SYS_mount_setattr,
-        proc,
-        c"".as_ptr(),
-        libc::AT_EMPTY_PATH,
-        writable.as_ptr(),
-        32
-    );
+    sys!(SYS_mount_setattr, proc, c"".as_ptr(), libc::AT_EMPTY_PATH, writable.as_ptr(), 32);
     let dev_options = [(c"mode", c"755"), (c"size", c"65536k")];
-    let dev = mount(
-        rootfs,
-        c"tmpfs",
-        &dev_options,
-        MOUNT_ATTR_NOSUID | MOUNT_ATTR_STRICTATIME,
-        c"dev",
-    );
+    let dev = mount(rootfs, c"tmpfs", &dev_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_STRICTATIME, c"dev");
     // The modes below are exact; start-up inherits the caller's mask.
     raw(libc::SYS_umask, &[0]);
     for directory in [c"pts", c"mqueue", c"shm"] {
         sys!(SYS_mkdirat, dev, directory.as_ptr(), 0o755);
     }
     let pts_options = [(c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", c"5")];
-    mount(
-        dev,
-        c"devpts",
-        &pts_options,
-        MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
-        c"pts",
-    );
+    mount(dev, c"devpts", &pts_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, c"pts");
     let sys_fs = mount(rootfs, c"sysfs", &[], SAFE | MOUNT_ATTR_RDONLY, c"sys");
     match job.view {
         View::V1 => {
@@ -692,14 +568,7 @@ fn mount_tree(job: &Job, rootfs: usize) {
             }
             // One call makes all ten read-only; they are not visible to anybody yet.
             let readonly = [SAFE | MOUNT_ATTR_RDONLY, 0, 0, 0];
-            sys!(
-                SYS_mount_setattr,
-                sys_fs,
-                c"fs/cgroup".as_ptr(),
-                AT_RECURSIVE,
-                readonly.as_ptr(),
-                32
-            );
+            sys!(SYS_mount_setattr, sys_fs, c"fs/cgroup".as_ptr(), AT_RECURSIVE, readonly.as_ptr(), 32);
         }
         View::V2 => {
             mount(sys_fs, c"cgroup2", &[], SAFE | MOUNT_ATTR_RDONLY, c"fs/cgroup");
@@ -707,21 +576,13 @@ fn mount_tree(job: &Job, rootfs: usize) {
     }
     mount(dev, c"mqueue", &[], SAFE, c"mqueue");
     mount(dev, c"tmpfs", &[(c"size", c"67108864")], SAFE, c"shm");
-    for (source, target) in [
-        (c"resolv.conf", c"etc/resolv.conf"),
-        (c"hostname", c"etc/hostname"),
-        (c"hosts", c"etc/hosts"),
-    ] {
+    for (source, target) in
+        [(c"resolv.conf", c"etc/resolv.conf"), (c"hostname", c"etc/hostname"), (c"hosts", c"etc/hosts")]
+    {
         bind(source.as_ptr().cast(), rootfs, target.as_ptr().cast());
     }
     for (name, major, minor) in NODES {
-        sys!(
-            SYS_mknodat,
-            dev,
-            name.as_ptr(),
-            libc::S_IFCHR | 0o666,
-            libc::makedev(major, minor)
-        );
+        sys!(SYS_mknodat, dev, name.as_ptr(), libc::S_IFCHR | 0o666, libc::makedev(major, minor));
     }
     for (target, name) in LINKS {
         sys!(SYS_symlinkat, target.as_ptr(), dev, name.as_ptr());
@@ -731,21 +592,11 @@ fn mount_tree(job: &Job, rootfs: usize) {
 /// Cover the masked paths, after the pivot. A path that is not there is skipped.
 fn mask() {
     let clone = |path: &CStr| {
-        raw(
-            libc::SYS_open_tree,
-            &[
-                AT_FDCWD,
-                path.as_ptr() as usize,
-                OPEN_TREE_CLONE | AT_RECURSIVE | CLOEXEC,
-            ],
-        )
+        raw(libc::SYS_open_tree, &[AT_FDCWD, path.as_ptr() as usize, OPEN_TREE_CLONE | AT_RECURSIVE | CLOEXEC])
     };
     let attach = |tree: usize, path: &CStr| {
         let empty = c"".as_ptr() as usize;
-        raw(
-            libc::SYS_move_mount,
-            &[tree, empty, AT_FDCWD, path.as_ptr() as usize, MOVE_MOUNT_F_EMPTY_PATH],
-        ) >= 0
+        raw(libc::SYS_move_mount, &[tree, empty, AT_FDCWD, path.as_ptr() as usize, MOVE_MOUNT_F_EMPTY_PATH]) >= 0
     };
     // A clone of /dev/null that found no target serves the next one.
     let mut spare = None;
@@ -782,29 +633,18 @@ fn drop_privileges(job: &Job, filter: &libc::sock_fprog, before: impl FnOnce()) 
     sys!(SYS_capset, header.as_ptr(), sets.as_ptr());
     raw(libc::SYS_umask, &[0o22]);
     sys!(SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    sys!(
-        SYS_seccomp,
-        libc::SECCOMP_SET_MODE_FILTER,
-        0,
-        filter as *const libc::sock_fprog
-    );
+    sys!(SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, filter as *const libc::sock_fprog);
     before();
     let payload = if job.pauses { c"pause" } else { c"true" };
     let arguments = [c"/floor".as_ptr(), payload.as_ptr(), std::ptr::null()];
-    let environment = [
-        c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".as_ptr(),
-        std::ptr::null(),
-    ];
+    let environment = [c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".as_ptr(), std::ptr::null()];
     sys!(SYS_execve, c"/floor".as_ptr(), arguments.as_ptr(), environment.as_ptr());
     exit(127)
 }
 
 /// The start socket's address: relative, for the current directory is the bundle.
 fn start_address(job: &Job) -> libc::sockaddr_un {
-    let mut address = libc::sockaddr_un {
-        sun_family: libc::AF_UNIX as u16,
-        sun_path: [0; 108],
-    };
+    let mut address = libc::sockaddr_un { sun_family: libc::AF_UNIX as u16, sun_path: [0; 108] };
     let path = job.state("/start");
     for (to, from) in address.sun_path.iter_mut().zip(path.as_str().bytes()) {
         *to = from as c_char;
@@ -834,22 +674,14 @@ fn delete(job: &Job) -> ! {
 /// The pid of init as `create` recorded it.
 fn recorded_pid(job: &Job) -> Text {
     let mut record = Text::new();
-    let file = sys!(
-        SYS_openat,
-        AT_FDCWD,
-        job.state("/pid").as_ptr(),
-        libc::O_RDONLY as usize | CLOEXEC
-    );
+    let file = sys!(SYS_openat, AT_FDCWD, job.state("/pid").as_ptr(), libc::O_RDONLY as usize | CLOEXEC);
     record.length = sys!(SYS_read, file, record.bytes.as_mut_ptr(), 16);
     record
 }
 
 /// `exec`: one process in the container's namespaces and cgroups, under the same restrictions.
 fn exec(job: &Job) -> ! {
-    let pid = recorded_pid(job)
-        .as_str()
-        .bytes()
-        .fold(0usize, |sum, digit| sum * 10 + usize::from(digit - b'0'));
+    let pid = recorded_pid(job).as_str().bytes().fold(0usize, |sum, digit| sum * 10 + usize::from(digit - b'0'));
     let target = sys!(SYS_pidfd_open, pid, 0);
     let cgroups = Cgroups::open(job);
     let filter = map_filter();
@@ -860,12 +692,7 @@ fn exec(job: &Job) -> ! {
         exit(wait(pidfd));
     }
     sys!(SYS_setsid);
-    let oom = sys!(
-        SYS_openat,
-        AT_FDCWD,
-        c"/proc/self/oom_score_adj".as_ptr(),
-        libc::O_WRONLY as usize | CLOEXEC
-    );
+    let oom = sys!(SYS_openat, AT_FDCWD, c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY as usize | CLOEXEC);
     sys!(SYS_write, oom, c"100".as_ptr(), 3);
     cgroups.join(job);
     let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
@@ -885,12 +712,7 @@ fn state(job: &Job) -> ! {
 fn measure(command: *const *const c_char) -> ! {
     let child = sys!(SYS_clone, libc::SIGCHLD, 0, 0, 0, 0);
     if child == 0 {
-        let null = sys!(
-            SYS_openat,
-            AT_FDCWD,
-            c"/dev/null".as_ptr(),
-            libc::O_RDWR as usize | CLOEXEC
-        );
+        let null = sys!(SYS_openat, AT_FDCWD, c"/dev/null".as_ptr(), libc::O_RDWR as usize | CLOEXEC);
         for fd in 0..3 {
             sys!(SYS_dup3, null, fd, 0);
         }
@@ -934,17 +756,8 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int 
         _ => {}
     }
     let view = if word(2) == "v1" { View::V1 } else { View::V2 };
-    let memory = if command == "run" && argc > 4 {
-        word(4)
-    } else {
-        MEMORY_LIMIT
-    };
-    let job = Job {
-        view,
-        name: word(3),
-        memory,
-        pauses: command == "create" && word(4) == "pause",
-    };
+    let memory = if command == "run" && argc > 4 { word(4) } else { MEMORY_LIMIT };
+    let job = Job { view, name: word(3), memory, pauses: command == "create" && word(4) == "pause" };
     if job.name.is_empty() {
         die("usage: floor run|create|start|delete|exec|state v1|v2 NAME", 0);
     }

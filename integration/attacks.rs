@@ -64,10 +64,7 @@ fn untouched(host: &Path) -> Outcome {
     let mut names: Vec<_> = fs::read_dir(host)?.flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     ensure!(names == ["canary"], "on the host there are {names:?}");
-    ensure!(
-        fs::read_to_string(host.join("canary"))? == "of the host",
-        "the canary has changed"
-    );
+    ensure!(fs::read_to_string(host.join("canary"))? == "of the host", "the canary has changed");
     Ok(())
 }
 
@@ -78,11 +75,7 @@ fn tmpfs(destination: &str) -> Value {
 /// The facts, if the container ran; an error is a fine answer to an attack, a hang is not.
 fn seen_if_it_ran(output: &Output) -> Outcome<Option<Seen>> {
     ensure!(!output.stderr.contains("panicked"), "{output}");
-    if output.status == 0 {
-        output.seen().map(Some)
-    } else {
-        Ok(None)
-    }
+    if output.status == 0 { output.seen().map(Some) } else { Ok(None) }
 }
 
 fn dev_as_a_link_makes_nothing_on_the_host(case: &Case) -> Outcome {
@@ -116,39 +109,21 @@ fn proc_and_sys_as_links_are_refused(case: &Case) -> Outcome {
 
 fn nothing_but_proc_is_mounted_on_proc(case: &Case) -> Outcome {
     let host = host(case)?;
-    for destination in [
-        "/proc",
-        "/proc/self/attr",
-        "/proc/sys",
-        "/proc/self",
-        "/proc/sys/kernel",
-        "/proc/../proc/sys",
-        "/p/sys",
-        "/p",
-    ] {
+    for destination in
+        ["/proc", "/proc/self/attr", "/proc/sys", "/proc/self", "/proc/sys/kernel", "/proc/../proc/sys", "/p/sys", "/p"]
+    {
         let mount = json!({"destination": destination, "type": "bind", "source": host, "options": ["bind"]});
         let bundle = case.bundle()?.with("/mounts/-", mount);
         symlink("/proc", bundle.rootfs().join("p"))?;
-        bundle
-            .run(case)?
-            .fails(1, "")
-            .map_err(|stop| within(stop, destination))?;
+        bundle.run(case)?.fails(1, "").map_err(|stop| within(stop, destination))?;
     }
     // The root itself is no mount point either.
-    case.bundle()?
-        .with("/mounts/-", tmpfs("/"))
-        .run(case)?
-        .fails(1, "")
-        .map(drop)
+    case.bundle()?.with("/mounts/-", tmpfs("/")).run(case)?.fails(1, "").map(drop)
 }
 
 fn a_link_in_a_destination_is_resolved_inside(case: &Case) -> Outcome {
     let host = host(case)?;
-    let up = format!(
-        "{}{}",
-        "../".repeat(20),
-        host.strip_prefix("/").unwrap_or(&host).display()
-    );
+    let up = format!("{}{}", "../".repeat(20), host.strip_prefix("/").unwrap_or(&host).display());
     for target in [host.to_string_lossy().into_owned(), up] {
         let bundle = case.bundle()?.with("/mounts/-", tmpfs("/link/sub"));
         symlink(&target, bundle.rootfs().join("link"))?;
@@ -179,10 +154,7 @@ fn a_link_as_the_destination_is_resolved_inside(case: &Case) -> Outcome {
         seen_if_it_ran(&bundle.run(case)?)?;
         untouched(&host)?;
     }
-    ensure!(
-        mounts()?.lines().filter(|line| line.contains(&case.tag)).count() == 0,
-        "something is mounted ({before})"
-    );
+    ensure!(mounts()?.lines().filter(|line| line.contains(&case.tag)).count() == 0, "something is mounted ({before})");
     Ok(())
 }
 
@@ -191,10 +163,7 @@ fn links_of_var_run_style_work(case: &Case) -> Outcome {
     for (target, expected) in [("/run", "/run/sub"), ("../run", "/run/sub")] {
         let bundle = case.bundle()?.with("/mounts/-", tmpfs("/var/run/sub"));
         symlink(target, bundle.rootfs().join("var/run"))?;
-        bundle
-            .see(case)?
-            .mount(expected)
-            .map_err(|why| format!("{target}: {why}"))?;
+        bundle.see(case)?.mount(expected).map_err(|why| format!("{target}: {why}"))?;
     }
     Ok(())
 }
@@ -205,14 +174,7 @@ fn exchange(one: &CStr, other: &CStr) {
     // SAFETY: both are strings that end in NUL, and the kernel only reads them.
     unsafe {
         let cwd = libc::AT_FDCWD;
-        libc::syscall(
-            libc::SYS_renameat2,
-            cwd,
-            one.as_ptr(),
-            cwd,
-            other.as_ptr(),
-            libc::RENAME_EXCHANGE,
-        );
+        libc::syscall(libc::SYS_renameat2, cwd, one.as_ptr(), cwd, other.as_ptr(), libc::RENAME_EXCHANGE);
     }
 }
 
@@ -239,14 +201,7 @@ fn a_destination_swapped_for_a_link_stays_inside(case: &Case) -> Outcome {
     let bundle = case.bundle()?.probe(&["--quiet"]);
     let rootfs = bundle.rootfs();
     fs::create_dir(rootfs.join("a"))?;
-    symlink(
-        format!(
-            "{}{}",
-            "../".repeat(20),
-            host.strip_prefix("/").unwrap_or(&host).display()
-        ),
-        rootfs.join("b"),
-    )?;
+    symlink(format!("{}{}", "../".repeat(20), host.strip_prefix("/").unwrap_or(&host).display()), rootfs.join("b"))?;
     let mount = json!({"destination": "/a/new", "type": "bind", "source": "/etc/hostname", "options": ["bind"]});
     let bundle = bundle.with("/mounts/-", tmpfs("/a/dir/sub")).with("/mounts/-", mount);
     bundle.write()?;
@@ -268,33 +223,21 @@ fn cwd_by_an_inherited_fd_is_refused(case: &Case) -> Outcome {
     // CVE-2024-21626: a directory of the host is open in the runtime, and cwd leads to it by number.
     let host = host(case)?;
     for number in 3..=20 {
-        let bundle = case
-            .bundle()?
-            .with("/process/cwd", json!(format!("/proc/self/fd/{number}")));
+        let bundle = case.bundle()?.with("/process/cwd", json!(format!("/proc/self/fd/{number}")));
         let bundle = bundle.probe(&["--list", "."]);
         bundle.write()?;
-        let output = case
-            .runtime(&bundle.run_arguments())
-            .inheriting(&host, number..=number)?
-            .go()?;
+        let output = case.runtime(&bundle.run_arguments()).inheriting(&host, number..=number)?.go()?;
         no_canary(&output, number)?;
     }
     Ok(())
 }
 
 fn no_canary(output: &Output, number: i32) -> Outcome {
-    ensure!(
-        !output.stdout.contains("canary"),
-        "fd {number} led to the host: {output}"
-    );
+    ensure!(!output.stdout.contains("canary"), "fd {number} led to the host: {output}");
     if output.status == 0 {
         // What it may be instead is a directory of the container.
         let seen = output.seen()?;
-        ensure!(
-            seen.get("/cwd").as_str().is_some_and(|cwd| cwd.starts_with('/')),
-            "fd {number}: {}",
-            seen.get("/cwd")
-        );
+        ensure!(seen.get("/cwd").as_str().is_some_and(|cwd| cwd.starts_with('/')), "fd {number}: {}", seen.get("/cwd"));
     }
     Ok(())
 }
@@ -337,9 +280,7 @@ fn inherited_fds_do_not_reach_the_container(case: &Case) -> Outcome {
     arguments.insert(1, "--detach".to_owned());
     let output = case.runtime(&arguments).inheriting(&host, 3..=30)?.go()?.succeeds()?;
     only_standard_fds(&facts_of(&output)?)?;
-    let invocation = case
-        .runtime(&["exec", &bundle.id, "/probe"])
-        .inheriting(&host, 3..=30)?;
+    let invocation = case.runtime(&["exec", &bundle.id, "/probe"]).inheriting(&host, 3..=30)?;
     only_standard_fds(&invocation.go()?.succeeds()?.seen()?)?;
     case.delete_force(&bundle.id)
 }
@@ -350,18 +291,11 @@ fn a_link_for_dev_null_does_not_unmask(case: &Case) -> Outcome {
     fs::create_dir(&volume)?;
     symlink("/secret", volume.join("null"))?;
     let mount = json!({"destination": "/dev", "type": "bind", "source": volume, "options": ["bind"]});
-    let bundle = case
-        .bundle()?
-        .with("/mounts/-", mount)
-        .with("/linux/maskedPaths", json!(["/proc/version"]));
+    let bundle = case.bundle()?.with("/mounts/-", mount).with("/linux/maskedPaths", json!(["/proc/version"]));
     fs::write(bundle.rootfs().join("secret"), "another file")?;
     let output = bundle.probe(&["--read", "/proc/version"]).run(case)?;
     if let Some(seen) = seen_if_it_ran(&output)? {
-        ensure!(
-            seen.text("/proc/version")?.is_empty(),
-            "the mask shows {:?}",
-            seen.text("/proc/version")?
-        );
+        ensure!(seen.text("/proc/version")?.is_empty(), "the mask shows {:?}", seen.text("/proc/version")?);
     }
     Ok(())
 }
@@ -373,29 +307,14 @@ fn a_link_for_dev_null_gets_no_output(case: &Case) -> Outcome {
     fs::write(volume.join("victim"), "")?;
     symlink("/dev/victim", volume.join("null"))?;
     let mount = json!({"destination": "/dev", "type": "bind", "source": volume, "options": ["bind"]});
-    let bundle = case
-        .bundle()?
-        .with("/mounts/-", mount)
-        .with("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let bundle = case.bundle()?.with("/mounts/-", mount).with("/process/user", json!({"uid": 1000, "gid": 1000}));
     let bundle = bundle.shell("echo into the file; echo there too >&2");
     bundle.write()?;
     let shell = "exec \"$@\" >/dev/null 2>/dev/null </dev/null";
-    let invocation = case
-        .program(Path::new("/bin/sh"))
-        .args(&["-c", shell, "sh"])
-        .args(&[&case.machine.runtime]);
-    invocation
-        .args(&["--root"])
-        .args(&[&case.root()])
-        .args(&bundle.run_arguments())
-        .go()?;
+    let invocation = case.program(Path::new("/bin/sh")).args(&["-c", shell, "sh"]).args(&[&case.machine.runtime]);
+    invocation.args(&["--root"]).args(&[&case.root()]).args(&bundle.run_arguments()).go()?;
     let victim = fs::metadata(volume.join("victim"))?;
-    ensure!(
-        victim.len() == 0 && victim.uid() == 0,
-        "the file has {} bytes, owner {}",
-        victim.len(),
-        victim.uid()
-    );
+    ensure!(victim.len() == 0 && victim.uid() == 0, "the file has {} bytes, owner {}", victim.len(), victim.uid());
     Ok(())
 }
 
@@ -437,38 +356,23 @@ fn passwd_is_read_inside(case: &Case) -> Outcome {
 fn a_huge_passwd_is_no_problem(case: &Case) -> Outcome {
     let bundle = case.bundle()?;
     // Sparse: it has 4 GiB and takes no space.
-    fs::OpenOptions::new()
-        .write(true)
-        .open(bundle.rootfs().join("etc/passwd"))?
-        .set_len(4 << 30)?;
+    fs::OpenOptions::new().write(true).open(bundle.rootfs().join("etc/passwd"))?.set_len(4 << 30)?;
     bundle.write()?;
-    let output = case
-        .runtime(&bundle.run_arguments())
-        .timeout(Duration::from_secs(10))
-        .go()?;
-    ensure!(
-        output.status == 0 || output.status == 1 && output.is_one_line().is_ok(),
-        "{output}"
-    );
+    let output = case.runtime(&bundle.run_arguments()).timeout(Duration::from_secs(10)).go()?;
+    ensure!(output.status == 0 || output.status == 1 && output.is_one_line().is_ok(), "{output}");
     Ok(())
 }
 
 fn a_numeric_user_is_never_a_name(case: &Case) -> Outcome {
     // CVE-2016-3697: the image has a user whose *name* is 1000 and whose id is 0.
-    let bundle = case
-        .bundle()?
-        .with("/process/user", json!({"uid": 1000, "gid": 1000}))
-        .probe(&["--hold"]);
+    let bundle = case.bundle()?.with("/process/user", json!({"uid": 1000, "gid": 1000})).probe(&["--hold"]);
     fs::write(bundle.rootfs().join("etc/passwd"), "1000:x:0:0::/root:/bin/sh\n")?;
     fs::write(bundle.rootfs().join("etc/group"), "1000:x:0:\n")?;
     let container = case.run_detached(&bundle)?;
     let init = container.prints("\n")?;
     ensure!(init.contains("\"euid\":1000"), "{init}");
     for user in ["1000", "1000:1000"] {
-        let seen = case
-            .run(&["exec", "--user", user, &container.id, "/probe"])?
-            .succeeds()?
-            .seen()?;
+        let seen = case.run(&["exec", "--user", user, &container.id, "/probe"])?.succeeds()?.seen()?;
         seen.is("/ids/uid", &json!(1000))?;
     }
     container.end()
@@ -496,15 +400,8 @@ fn odd_values_of_exec_user_are_refused(case: &Case) -> Outcome {
         "1,2",
     ] {
         let output = case.run(&["exec", "--user", user, &container.id, "/probe"])?;
-        let ids = output
-            .seen()
-            .map(|seen| seen.get("/ids").to_string())
-            .unwrap_or_default();
-        ensure!(
-            output.status == 255,
-            "--user {user:?} gave status {} and {ids}",
-            output.status
-        );
+        let ids = output.seen().map(|seen| seen.get("/ids").to_string()).unwrap_or_default();
+        ensure!(output.status == 255, "--user {user:?} gave status {} and {ids}", output.status);
         output.is_one_line()?;
     }
     container.end()
@@ -517,42 +414,22 @@ fn groups_of_the_caller_are_dropped(case: &Case) -> Outcome {
     let mut arguments = bundle.run_arguments().to_vec();
     arguments.insert(1, "--detach".to_owned());
     let output = case.runtime(&arguments).before_exec(groups).go()?.succeeds()?;
-    let seen = case
-        .runtime(&["exec", &bundle.id, "/probe"])
-        .before_exec(groups)
-        .go()?
-        .succeeds()?
-        .seen()?;
+    let seen = case.runtime(&["exec", &bundle.id, "/probe"]).before_exec(groups).go()?.succeeds()?.seen()?;
     seen.is("/ids/groups", &json!([]))?;
     facts_of(&output)?.is("/ids/groups", &json!([]))?;
     case.delete_force(&bundle.id)
 }
 
 fn the_environment_of_the_caller_stays_outside(case: &Case) -> Outcome {
-    let bundle = case
-        .bundle()?
-        .with("/process/env", json!(["ONLY=this", "HOME=/"]))
-        .probe(&["--hold"]);
+    let bundle = case.bundle()?.with("/process/env", json!(["ONLY=this", "HOME=/"])).probe(&["--hold"]);
     bundle.write()?;
     let mut arguments = bundle.run_arguments().to_vec();
     arguments.insert(1, "--detach".to_owned());
-    let odd = [
-        ("SECRET", "of the host"),
-        ("GLIBC_TUNABLES", "x=y"),
-        ("LISTEN_PIDS", "1"),
-        ("GOTRACEBACK", "all"),
-    ];
-    let with = |invocation| {
-        odd.iter()
-            .fold(invocation, |all: crate::runtime::Invocation, (name, value)| {
-                all.env(name, value)
-            })
-    };
+    let odd = [("SECRET", "of the host"), ("GLIBC_TUNABLES", "x=y"), ("LISTEN_PIDS", "1"), ("GOTRACEBACK", "all")];
+    let with =
+        |invocation| odd.iter().fold(invocation, |all: crate::runtime::Invocation, (name, value)| all.env(name, value));
     let output = with(case.runtime(&arguments)).go()?.succeeds()?;
-    let seen = with(case.runtime(&["exec", &bundle.id, "/probe"]))
-        .go()?
-        .succeeds()?
-        .seen()?;
+    let seen = with(case.runtime(&["exec", &bundle.id, "/probe"])).go()?.succeeds()?.seen()?;
     seen.is("/env", &json!(["ONLY=this", "HOME=/"]))?;
     facts_of(&output)?.is("/env", &json!(["ONLY=this", "HOME=/"]))?;
     case.delete_force(&bundle.id)
@@ -562,10 +439,7 @@ fn a_variable_without_value_imports_nothing(case: &Case) -> Outcome {
     for entry in ["CORTEN_IT", "", "=x"] {
         let bundle = case.bundle()?.with("/process/env", json!([entry, "HOME=/"]));
         let output = bundle.run(case)?;
-        ensure!(
-            output.status <= 1 && !output.stdout.contains("CORTEN_IT=ct"),
-            "{entry:?}: {output}"
-        );
+        ensure!(output.status <= 1 && !output.stdout.contains("CORTEN_IT=ct"), "{entry:?}: {output}");
     }
     let container = case.run_detached(&case.bundle()?.probe(&["--quiet", "--hold"]))?;
     let output = case.run(&["exec", "--env", "CORTEN_IT", &container.id, "/probe"])?;
@@ -580,33 +454,16 @@ fn signals_of_the_caller_are_reset(case: &Case) -> Outcome {
     let mut arguments = bundle.run_arguments().to_vec();
     arguments.insert(1, "--detach".to_owned());
     let output = case.runtime(&arguments).with_odd_signals().go()?.succeeds()?;
-    let seen = case
-        .runtime(&["exec", &bundle.id, "/probe"])
-        .with_odd_signals()
-        .go()?
-        .succeeds()?
-        .seen()?;
+    let seen = case.runtime(&["exec", &bundle.id, "/probe"]).with_odd_signals().go()?.succeeds()?.seen()?;
     seen.is("/signals", &expected).map_err(|why| format!("exec: {why}"))?;
-    facts_of(&output)?
-        .is("/signals", &expected)
-        .map_err(|why| format!("run: {why}"))?;
+    facts_of(&output)?.is("/signals", &expected).map_err(|why| format!("run: {why}"))?;
     case.delete_force(&bundle.id)
 }
 
 /// All capabilities that Docker gives, which are no help in getting out.
 fn docker_caps(bundle: Bundle) -> Bundle {
-    let set = json!([
-        "CAP_CHOWN",
-        "CAP_DAC_OVERRIDE",
-        "CAP_FOWNER",
-        "CAP_KILL",
-        "CAP_SETGID",
-        "CAP_SETUID"
-    ]);
-    bundle.with(
-        "/process/capabilities",
-        json!({"bounding": set, "effective": set, "permitted": set}),
-    )
+    let set = json!(["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID"]);
+    bundle.with("/process/capabilities", json!({"bounding": set, "effective": set, "permitted": set}))
 }
 
 fn the_runtime_can_not_be_overwritten(case: &Case) -> Outcome {
@@ -636,15 +493,9 @@ fn the_runtime_can_not_be_overwritten(case: &Case) -> Outcome {
     if attack.get("tried").and_then(Value::as_u64) <= Some(10) && !case.machine.is_corten() {
         return skip("a dynamic runtime does not execute itself in this rootfs, so that there was nothing to attack");
     }
-    ensure!(
-        attack.get("tried").and_then(Value::as_u64) > Some(10),
-        "the attack did not take place: {attack}"
-    );
+    ensure!(attack.get("tried").and_then(Value::as_u64) > Some(10), "the attack did not take place: {attack}");
     let file = json!([before.0.dev(), before.0.ino()]);
-    let opened = attack
-        .get("opened")
-        .and_then(Value::as_array)
-        .is_some_and(|all| all.contains(&file));
+    let opened = attack.get("opened").and_then(Value::as_array).is_some_and(|all| all.contains(&file));
     ensure!(!opened, "the runtime's own file could be opened for writing: {attack}");
     ensure!(fs::read(&copy)? == before.1, "the runtime was overwritten");
     Ok(())
@@ -661,20 +512,9 @@ fn exec_does_not_expose_the_host_to_the_container(case: &Case) -> Outcome {
     }
     let text = container.prints("\n")?;
     let seen = Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?);
-    let spied = seen
-        .get("/spy")
-        .as_object()
-        .and_then(|all| all.values().next())
-        .cloned()
-        .unwrap_or_default();
-    ensure!(
-        spied.get("looked").and_then(Value::as_u64) > Some(10),
-        "nobody spied: {spied}"
-    );
-    ensure!(
-        spied.get("reached") == Some(&json!([])),
-        "the host was reached: {spied}"
-    );
+    let spied = seen.get("/spy").as_object().and_then(|all| all.values().next()).cloned().unwrap_or_default();
+    ensure!(spied.get("looked").and_then(Value::as_u64) > Some(10), "nobody spied: {spied}");
+    ensure!(spied.get("reached") == Some(&json!([])), "the host was reached: {spied}");
     container.wait()?;
     container.delete()
 }
@@ -714,13 +554,8 @@ fn the_state_is_private(case: &Case) -> Outcome {
     let root = case.dir.join("new-root");
     let bundle = case.bundle()?;
     bundle.write()?;
-    let own = |arguments: &[&str]| {
-        case.program(&case.machine.runtime)
-            .args(&["--root"])
-            .args(&[&root])
-            .args(arguments)
-            .go()
-    };
+    let own =
+        |arguments: &[&str]| case.program(&case.machine.runtime).args(&["--root"]).args(&[&root]).args(arguments).go();
     own(&["create", "--bundle", &bundle.dir.to_string_lossy(), &bundle.id])?.succeeds()?;
     let mut open = Vec::new();
     let mode = fs::metadata(&root)?.permissions().mode();
@@ -733,11 +568,7 @@ fn the_state_is_private(case: &Case) -> Outcome {
             let found = entry.metadata()?;
             // Below a private directory the x bit of another one opens nothing.
             if found.permissions().mode() & 0o066 != 0 && !found.is_symlink() {
-                open.push(format!(
-                    "{} has mode {:o}",
-                    entry.path().display(),
-                    found.permissions().mode()
-                ));
+                open.push(format!("{} has mode {:o}", entry.path().display(), found.permissions().mode()));
             }
             if found.is_dir() {
                 pending.push(entry.path());
@@ -766,10 +597,7 @@ fn exec_cgroup_can_not_leave_the_container(case: &Case) -> Outcome {
 
 fn a_fake_fd_directory_does_not_keep_the_root_writable(case: &Case) -> Outcome {
     // CVE-2026-115521: the read-only remount went through the image's own /proc/self/fd.
-    let bundle = case
-        .bundle()?
-        .with("/mounts", json!([]))
-        .with("/root/readonly", json!(true));
+    let bundle = case.bundle()?.with("/mounts", json!([])).with("/root/readonly", json!(true));
     let fake = bundle.rootfs().join("proc/self/fd");
     fs::create_dir_all(&fake)?;
     for number in 0..64 {
@@ -796,10 +624,7 @@ fn exec_adds_no_inheritable_capability(case: &Case) -> Outcome {
     seen.is("/capabilities/inheritable", &json!([]))?;
     seen.is("/capabilities/ambient", &json!([]))?;
     let effective = seen.get("/capabilities/effective").to_string();
-    ensure!(
-        effective.contains("CAP_NET_RAW") && effective.contains("CAP_CHOWN"),
-        "effective is {effective}"
-    );
+    ensure!(effective.contains("CAP_NET_RAW") && effective.contains("CAP_CHOWN"), "effective is {effective}");
     seen.is("/no_new_privs", &json!(1))?;
     container.end()
 }
@@ -817,11 +642,7 @@ fn the_pid_file_does_not_follow_a_link(case: &Case) -> Outcome {
 }
 
 fn core_pattern_and_friends_are_untouched(case: &Case) -> Outcome {
-    let files = [
-        "/proc/sys/kernel/core_pattern",
-        "/proc/sys/kernel/hostname",
-        "/proc/sys/net/ipv4/ip_forward",
-    ];
+    let files = ["/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sys/net/ipv4/ip_forward"];
     let read = || files.map(|file| fs::read_to_string(file).unwrap_or_default());
     let before = read();
     let script = "for f in /proc/sys/kernel/core_pattern /proc/sys/kernel/hostname; do echo x >$f; done; true";

@@ -53,20 +53,13 @@ fn each<T>(rows: impl IntoIterator<Item = T>, mut attempt: impl FnMut(T) -> Outc
             Err(skip @ Stop::Skip(_)) => return Err(skip),
         }
     }
-    ensure!(
-        failures.is_empty(),
-        "{} of the table: {}",
-        failures.len(),
-        failures.join(" || ")
-    );
+    ensure!(failures.is_empty(), "{} of the table: {}", failures.len(), failures.join(" || "));
     Ok(())
 }
 
 /// A run that must not take long.
 fn soon(case: &Case, bundle: &Bundle) -> Outcome<Output> {
-    case.runtime(&bundle.run_arguments())
-        .timeout(Duration::from_secs(8))
-        .go()
+    case.runtime(&bundle.run_arguments()).timeout(Duration::from_secs(8)).go()
 }
 
 fn refused(case: &Case, bundle: &Bundle, what: &str) -> Outcome {
@@ -115,20 +108,8 @@ fn a_config_that_is_no_json_is_refused(case: &Case) -> Outcome {
         ("a NUL first", [b"\0", valid.as_bytes()].concat()),
         ("NULs only", vec![0; 4096]),
         ("rubbish after the object", [valid.as_bytes(), b"x"].concat()),
-        (
-            "invalid UTF-8",
-            valid
-                .bytes()
-                .map(|byte| if byte == b'b' { 0xff } else { byte })
-                .collect(),
-        ),
-        (
-            "an ELF file",
-            fs::read(case.machine.tmp.join("probe"))?
-                .into_iter()
-                .take(10_000)
-                .collect(),
-        ),
+        ("invalid UTF-8", valid.bytes().map(|byte| if byte == b'b' { 0xff } else { byte }).collect()),
+        ("an ELF file", fs::read(case.machine.tmp.join("probe"))?.into_iter().take(10_000).collect()),
     ];
     each(rows, |(what, bytes)| refused(case, &with_config(case, &bytes)?, what))
 }
@@ -147,11 +128,7 @@ fn a_config_nested_100_000_levels_deep_is_refused(case: &Case) -> Outcome {
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let nested = format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
         refused(case, &with_config(case, nested.as_bytes())?, open)?;
-        let inside = case
-            .bundle()?
-            .config
-            .to_string()
-            .replacen('{', &format!("{{\"x\":{nested},"), 1);
+        let inside = case.bundle()?.config.to_string().replacen('{', &format!("{{\"x\":{nested},"), 1);
         // An unknown property is to be ignored, so that running is right too.
         let output = soon(case, &with_config(case, inside.as_bytes())?)?;
         ensure!(output.status == 0 || output.is_one_line().is_ok(), "{output}");
@@ -162,17 +139,10 @@ fn a_config_nested_100_000_levels_deep_is_refused(case: &Case) -> Outcome {
 fn a_config_of_16_mib_is_read_or_refused(case: &Case) -> Outcome {
     let valid = case.bundle()?.config.to_string();
     let padded = valid.clone() + &" ".repeat(16 << 20);
-    let annotated = case
-        .bundle()?
-        .with("/annotations", json!({"big": "x".repeat(16 << 20)}))
-        .config
-        .to_string();
+    let annotated = case.bundle()?.with("/annotations", json!({"big": "x".repeat(16 << 20)})).config.to_string();
     for text in [padded, annotated] {
         let output = soon(case, &with_config(case, text.as_bytes())?)?;
-        ensure!(
-            output.status == 0 || output.status == 1 && output.is_one_line().is_ok(),
-            "{output}"
-        );
+        ensure!(output.status == 0 || output.status == 1 && output.is_one_line().is_ok(), "{output}");
     }
     Ok(())
 }
@@ -234,10 +204,7 @@ fn numbers_out_of_range_are_refused(case: &Case) -> Outcome {
         ("/process/user/umask", json!(-1)),
         ("/process/oomScoreAdj", json!(1001)),
         ("/process/oomScoreAdj", json!(-1001)),
-        (
-            "/process/rlimits",
-            json!([{"type": "RLIMIT_CORE", "soft": -1, "hard": 1}]),
-        ),
+        ("/process/rlimits", json!([{"type": "RLIMIT_CORE", "soft": -1, "hard": 1}])),
         ("/linux/resources/devices", device),
         ("/linux/resources/memory", json!({"limit": "1G"})),
         ("/linux/resources/pids", json!({"limit": 1.5})),
@@ -270,22 +237,13 @@ fn a_symlinked_rootfs_runs_or_is_refused(case: &Case) -> Outcome {
     let bundle = case.bundle()?.with("/root/path", json!("link"));
     symlink("rootfs", bundle.dir.join("link"))?;
     let output = bundle.run(case)?;
-    if output.status == 0 {
-        output.seen().map(drop)
-    } else {
-        output.fails(1, "").map(drop)
-    }
+    if output.status == 0 { output.seen().map(drop) } else { output.fails(1, "").map(drop) }
 }
 
 fn a_bundle_that_is_a_file_is_refused(case: &Case) -> Outcome {
     let file = case.dir.join("file");
     fs::write(&file, "")?;
-    case.runtime(&["run", "--bundle"])
-        .args(&[&file])
-        .args(&[&case.id()])
-        .go()?
-        .fails(1, "not a directory")
-        .map(drop)
+    case.runtime(&["run", "--bundle"]).args(&[&file]).args(&[&case.id()]).go()?.fails(1, "not a directory").map(drop)
 }
 
 fn a_pid_file_that_can_not_be_written_is_an_error(case: &Case) -> Outcome {
@@ -310,14 +268,8 @@ fn a_log_that_can_not_be_written_is_an_error(case: &Case) -> Outcome {
 fn output_that_can_not_be_written_is_an_error(case: &Case) -> Outcome {
     let container = case.create(&case.bundle()?)?;
     for command in ["state", "list", "features"] {
-        let shell = format!(
-            "exec \"$@\" {command} {} >/dev/full",
-            if command == "state" { &container.id } else { "" }
-        );
-        let invocation = case
-            .program(Path::new("/bin/sh"))
-            .args(&["-c", &shell, "sh"])
-            .args(&[&case.machine.runtime]);
+        let shell = format!("exec \"$@\" {command} {} >/dev/full", if command == "state" { &container.id } else { "" });
+        let invocation = case.program(Path::new("/bin/sh")).args(&["-c", &shell, "sh"]).args(&[&case.machine.runtime]);
         let output = invocation.args(&["--root"]).args(&[&case.root()]).go()?;
         ensure!(output.status == 1, "{command}: {output}");
     }
@@ -325,9 +277,7 @@ fn output_that_can_not_be_written_is_an_error(case: &Case) -> Outcome {
 }
 
 fn a_caller_who_is_not_root_gets_a_clear_error(case: &Case) -> Outcome {
-    let readable = case
-        .program(Path::new("/bin/sh"))
-        .args(&["-c", "exec \"$0\" --version"]);
+    let readable = case.program(Path::new("/bin/sh")).args(&["-c", "exec \"$0\" --version"]);
     if readable.args(&[&case.machine.runtime]).user(65534).go()?.status != 0 {
         return skip("another user may not execute the runtime where it lies");
     }
@@ -337,11 +287,7 @@ fn a_caller_who_is_not_root_gets_a_clear_error(case: &Case) -> Outcome {
     case.runtime(&bundle.run_arguments()).user(65534).go()?.fails(1, "")?;
     std::os::unix::fs::chown(case.root(), Some(65534), Some(65534))?;
     case.runtime(&bundle.run_arguments()).user(65534).go()?.fails(1, "")?;
-    case.runtime(&["state", "nosuch"])
-        .user(65534)
-        .go()?
-        .fails(1, "does not exist")
-        .map(drop)
+    case.runtime(&["state", "nosuch"]).user(65534).go()?.fails(1, "does not exist").map(drop)
 }
 
 fn closed_standard_fds_are_no_problem(case: &Case) -> Outcome {
@@ -349,15 +295,8 @@ fn closed_standard_fds_are_no_problem(case: &Case) -> Outcome {
         let bundle = case.bundle()?.probe(&["--out", "/seen"]);
         bundle.write()?;
         let shell = format!("exec \"$@\" {closed}");
-        let invocation = case
-            .program(Path::new("/bin/sh"))
-            .args(&["-c", &shell, "sh"])
-            .args(&[&case.machine.runtime]);
-        let output = invocation
-            .args(&["--root"])
-            .args(&[&case.root()])
-            .args(&bundle.run_arguments())
-            .go()?;
+        let invocation = case.program(Path::new("/bin/sh")).args(&["-c", &shell, "sh"]).args(&[&case.machine.runtime]);
+        let output = invocation.args(&["--root"]).args(&[&case.root()]).args(&bundle.run_arguments()).go()?;
         output.succeeds().map_err(|stop| crate::bundle::within(stop, closed))?;
         let text = fs::read_to_string(bundle.rootfs().join("seen"))?;
         let seen = Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?);
@@ -378,106 +317,51 @@ fn valid_odd_configs_run(case: &Case) -> Outcome {
     let rows = [
         ("an older version", "/ociVersion", json!("1.0.0")),
         ("a version with a suffix", "/ociVersion", json!("1.0.2-dev")),
-        (
-            "unknown properties",
-            "/com.example.unknown",
-            json!({"a": [1, null, {"b": 2}]}),
-        ),
+        ("unknown properties", "/com.example.unknown", json!({"a": [1, null, {"b": 2}]})),
         ("an unknown property of process", "/process/unknown", json!(1)),
         ("an unknown property of linux", "/linux/unknown", json!([])),
         ("no environment", "/process/env", json!([])),
         ("many variables", "/process/env", json!(many)),
         ("a long variable", "/process/env", json!([format!("LONG={long}")])),
-        (
-            "many arguments",
-            "/process/args",
-            json!(["/probe"].iter().copied().chain(["x"; 1000]).collect::<Vec<_>>()),
-        ),
+        ("many arguments", "/process/args", json!(["/probe"].iter().copied().chain(["x"; 1000]).collect::<Vec<_>>())),
         ("an empty argument", "/process/args", json!(["/probe", ""])),
         ("terminal false", "/process/terminal", json!(false)),
-        (
-            "consoleSize without terminal",
-            "/process/consoleSize",
-            json!({"height": 1, "width": 1}),
-        ),
+        ("consoleSize without terminal", "/process/consoleSize", json!({"height": 1, "width": 1})),
         ("a user name", "/process/user/username", json!("ignored")),
         ("no groups", "/process/user/additionalGids", json!([])),
         ("no limits", "/process/rlimits", json!([])),
         ("no capabilities", "/process/capabilities", json!({})),
-        (
-            "empty capability sets",
-            "/process/capabilities",
-            json!({"bounding": [], "ambient": []}),
-        ),
-        (
-            "an unlimited limit",
-            "/process/rlimits",
-            json!([{"type": "RLIMIT_CPU", "soft": u64::MAX, "hard": u64::MAX}]),
-        ),
+        ("empty capability sets", "/process/capabilities", json!({"bounding": [], "ambient": []})),
+        ("an unlimited limit", "/process/rlimits", json!([{"type": "RLIMIT_CPU", "soft": u64::MAX, "hard": u64::MAX}])),
         ("no hooks", "/hooks", json!({})),
-        (
-            "empty lists of hooks",
-            "/hooks",
-            json!({"prestart": [], "poststop": []}),
-        ),
+        ("empty lists of hooks", "/hooks", json!({"prestart": [], "poststop": []})),
         ("no annotations", "/annotations", json!({})),
         ("an empty annotation", "/annotations", json!({"k": ""})),
         ("no resources", "/linux/resources", json!({})),
-        (
-            "empty resources",
-            "/linux/resources",
-            json!({"memory": {}, "cpu": {}, "pids": {"limit": -1}, "devices": []}),
-        ),
+        ("empty resources", "/linux/resources", json!({"memory": {}, "cpu": {}, "pids": {"limit": -1}, "devices": []})),
         ("no masked paths", "/linux/maskedPaths", json!([])),
         ("no devices", "/linux/devices", json!([])),
         ("no sysctl", "/linux/sysctl", json!({})),
-        (
-            "an empty profile",
-            "/linux/seccomp",
-            json!({"defaultAction": "SCMP_ACT_ALLOW"}),
-        ),
-        (
-            "a profile without rules",
-            "/linux/seccomp",
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}),
-        ),
+        ("an empty profile", "/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"})),
+        ("a profile without rules", "/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []})),
         ("a mount without options", "/mounts/-", tmpfs.clone()),
-        (
-            "a mount with no options",
-            "/mounts/-",
-            json!({"destination": "/mnt", "type": "tmpfs", "options": []}),
-        ),
+        ("a mount with no options", "/mounts/-", json!({"destination": "/mnt", "type": "tmpfs", "options": []})),
         (
             "a mount with defaults",
             "/mounts/-",
             json!({"destination": "/mnt", "type": "tmpfs", "options": ["defaults"]}),
         ),
-        (
-            "a bind without type",
-            "/mounts/-",
-            json!({"destination": "/mnt", "source": "/tmp", "options": ["bind"]}),
-        ),
-        (
-            "a destination with dots",
-            "/mounts/-",
-            json!({"destination": "/a/./b/../c//", "type": "tmpfs"}),
-        ),
+        ("a bind without type", "/mounts/-", json!({"destination": "/mnt", "source": "/tmp", "options": ["bind"]})),
+        ("a destination with dots", "/mounts/-", json!({"destination": "/a/./b/../c//", "type": "tmpfs"})),
         ("a root path with a slash", "/root/path", json!("rootfs/")),
         ("a root path with dots", "/root/path", json!("./rootfs/../rootfs/.")),
         ("a path with dots for cwd", "/process/cwd", json!("/etc/../tmp/.")),
         ("an empty cgroupsPath", "/linux/cgroupsPath", json!("")),
-        (
-            "an unknown propagation is absent",
-            "/linux/rootfsPropagation",
-            json!(""),
-        ),
+        ("an unknown propagation is absent", "/linux/rootfsPropagation", json!("")),
     ];
     each(rows, |(what, pointer, value)| {
         let bundle = case.bundle()?.with(pointer, value);
-        bundle
-            .see(case)
-            .map(drop)
-            .map_err(|stop| crate::bundle::within(stop, what))
+        bundle.see(case).map(drop).map_err(|stop| crate::bundle::within(stop, what))
     })?;
     let twice = case.bundle()?.with("/mounts/-", tmpfs.clone()).with("/mounts/-", tmpfs);
     twice.see(case).map(drop)
@@ -485,17 +369,9 @@ fn valid_odd_configs_run(case: &Case) -> Outcome {
 
 fn odd_white_space_and_escapes_are_json(case: &Case) -> Outcome {
     let bundle = case.bundle()?;
-    let text = bundle
-        .config
-        .to_string()
-        .replace("\"/probe\"", "\"\\u002fpro\\u0062e\"")
-        .replace("\":", "\"\r\n\t : ");
+    let text = bundle.config.to_string().replace("\"/probe\"", "\"\\u002fpro\\u0062e\"").replace("\":", "\"\r\n\t : ");
     fs::write(bundle.dir.join("config.json"), format!("\n\n  {text}\n\n"))?;
-    soon(case, &bundle)?
-        .succeeds()?
-        .seen()?
-        .is("/args", &json!(["/probe"]))
-        .map_err(Into::into)
+    soon(case, &bundle)?.succeeds()?.seen()?.is("/args", &json!(["/probe"])).map_err(Into::into)
 }
 
 fn without_proc_a_container_runs(case: &Case) -> Outcome {
@@ -535,11 +411,7 @@ fn bad_ids() -> Vec<String> {
         "$(id)",
         "\u{e4}",
     ];
-    fixed
-        .iter()
-        .map(|id| (*id).to_owned())
-        .chain([10_000, 256].map(|length| "x".repeat(length)))
-        .collect()
+    fixed.iter().map(|id| (*id).to_owned()).chain([10_000, 256].map(|length| "x".repeat(length))).collect()
 }
 
 /// Runs in a box: a new mount namespace whose root is an overlay of the host's, so that a runtime that deletes what it
@@ -564,17 +436,7 @@ fn bad_ids_are_refused_by_every_command(case: &Case) -> Outcome {
     let mut script = format!("cd {}\n", path(&bundle.dir));
     let root = path(&parent.join("state"));
     for id in bad_ids() {
-        for command in [
-            "state",
-            "kill",
-            "delete",
-            "delete --force",
-            "start",
-            "exec",
-            "run",
-            "create",
-            "run -d",
-        ] {
+        for command in ["state", "kill", "delete", "delete --force", "start", "exec", "run", "create", "run -d"] {
             let tail = if command == "exec" { "true" } else { "" };
             script += &format!(
                 "timeout 5 {} --root {root} {command} -- {} {tail} >out 2>err </dev/null; echo \"$? $(wc -l <err) {command} {}\"\n",
@@ -599,37 +461,18 @@ fn bad_ids_are_refused_by_every_command(case: &Case) -> Outcome {
         path(&case.dir.join("inner.sh")),
     );
     let invocation = case.program(Path::new("/usr/bin/unshare"));
-    let invocation = invocation.args(&[
-        "--mount",
-        "--propagation",
-        "private",
-        "--pid",
-        "--fork",
-        "sh",
-        "-c",
-        &outer,
-    ]);
+    let invocation = invocation.args(&["--mount", "--propagation", "private", "--pid", "--fork", "sh", "-c", &outer]);
     let output = invocation.timeout(Duration::from_secs(50)).go()?.succeeds()?;
-    let (results, canaries) = output
-        .stdout
-        .split_once("canaries\n")
-        .ok_or_else(|| format!("cut short: {output}"))?;
+    let (results, canaries) = output.stdout.split_once("canaries\n").ok_or_else(|| format!("cut short: {output}"))?;
     ensure!(
         canaries == "./canary/state.json\n./canary/sub/file\n./file\n/etc/passwd\n",
         "the canaries beside --root are {canaries:?}"
     );
     for line in results.lines() {
         let expected = if line.contains(" exec ") { "255 1 " } else { "1 1 " };
-        ensure!(
-            line.starts_with(expected),
-            "status, lines of stderr, command, id: {line}"
-        );
+        ensure!(line.starts_with(expected), "status, lines of stderr, command, id: {line}");
     }
-    ensure!(
-        results.lines().count() >= 9 * 24,
-        "only {} results",
-        results.lines().count()
-    );
+    ensure!(results.lines().count() >= 9 * 24, "only {} results", results.lines().count());
     Ok(())
 }
 
@@ -637,11 +480,7 @@ fn an_id_of_255_bytes_is_refused_or_runs(case: &Case) -> Outcome {
     let mut bundle = case.bundle()?;
     bundle.id = format!("{}-{}", bundle.id, "x".repeat(254 - bundle.id.len()));
     let output = bundle.run(case)?;
-    if output.status == 0 {
-        output.seen().map(drop)
-    } else {
-        output.fails(1, "").map(drop)
-    }
+    if output.status == 0 { output.seen().map(drop) } else { output.fails(1, "").map(drop) }
 }
 
 /// Unmounts a test's own tmpfs.
@@ -661,13 +500,7 @@ fn a_full_disk_under_the_state_is_an_error(case: &Case) -> Outcome {
     let (mut ran, mut failed) = (0, 0);
     let sizes = (2..=12).map(|inodes| format!("nr_inodes={inodes}"));
     for limit in sizes.chain((1..=12).map(|blocks| format!("nr_blocks={blocks}"))) {
-        mount(
-            Some("tmpfs"),
-            &full,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some(limit.as_str()),
-        )?;
+        mount(Some("tmpfs"), &full, Some("tmpfs"), MsFlags::empty(), Some(limit.as_str()))?;
         let _mounted = Tmpfs(&full);
         let root = full.join("root");
         let invocation = case.program(&case.machine.runtime).args(&["--root"]).args(&[&root]);
@@ -676,66 +509,32 @@ fn a_full_disk_under_the_state_is_an_error(case: &Case) -> Outcome {
             ran += 1;
         } else {
             failed += 1;
-            output
-                .fails(1, "")
-                .map_err(|stop| crate::bundle::within(stop, &limit))?;
+            output.fails(1, "").map_err(|stop| crate::bundle::within(stop, &limit))?;
         }
-        let left: Vec<_> = fs::read_dir(&root)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.file_name())
-            .collect();
-        let left: Vec<_> = left
-            .iter()
-            .filter(|name| !name.as_encoded_bytes().starts_with(b"."))
-            .collect();
+        let left: Vec<_> = fs::read_dir(&root).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+        let left: Vec<_> = left.iter().filter(|name| !name.as_encoded_bytes().starts_with(b".")).collect();
         ensure!(left.is_empty(), "{limit}: {left:?} is left in --root");
         let groups = crate::leftovers::cgroup_directories_named(&bundle.id);
         ensure!(groups.is_empty(), "{limit}: {groups:?} are left");
     }
-    ensure!(
-        ran > 0 && failed > 0,
-        "{ran} runs succeeded and {failed} failed: the sizes are chosen badly"
-    );
+    ensure!(ran > 0 && failed > 0, "{ran} runs succeeded and {failed} failed: the sizes are chosen badly");
     Ok(())
 }
 
 /// What must be the same in every sandbox that was made of one bundle.
 fn sandbox(seen: &Seen) -> Value {
     let mut facts = seen.0.clone();
-    for changing in [
-        "namespaces",
-        "cgroup",
-        "fds",
-        "process",
-        "rlimits",
-        "session_keyring",
-        "processes",
-        "env",
-    ] {
+    for changing in ["namespaces", "cgroup", "fds", "process", "rlimits", "session_keyring", "processes", "env"] {
         crate::bundle::remove(&mut facts, &format!("/{changing}"));
     }
-    for mount in facts
-        .get_mut("mounts")
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
-    {
+    for mount in facts.get_mut("mounts").and_then(Value::as_array_mut).into_iter().flatten() {
         // Numbers, and paths that hold the id.
         for changing in ["id", "parent", "device", "root"] {
             crate::bundle::remove(mount, &format!("/{changing}"));
         }
     }
-    for (_, node) in facts
-        .get_mut("dev")
-        .and_then(Value::as_object_mut)
-        .into_iter()
-        .flatten()
-    {
-        ["dev", "ino", "size"]
-            .iter()
-            .for_each(|field| crate::bundle::remove(node, &format!("/{field}")));
+    for (_, node) in facts.get_mut("dev").and_then(Value::as_object_mut).into_iter().flatten() {
+        ["dev", "ino", "size"].iter().for_each(|field| crate::bundle::remove(node, &format!("/{field}")));
     }
     facts
 }
@@ -748,22 +547,12 @@ fn few_fds_are_an_error_or_the_same_sandbox(case: &Case) -> Outcome {
         let bundle = case.docker_like()?.without("/process/rlimits");
         bundle.write()?;
         let shell = format!("ulimit -n {limit}; exec \"$@\"");
-        let invocation = case
-            .program(Path::new("/bin/sh"))
-            .args(&["-c", &shell, "sh"])
-            .args(&[&case.machine.runtime]);
-        let output = invocation
-            .args(&["--root"])
-            .args(&[&case.root()])
-            .args(&bundle.run_arguments())
-            .go()?;
+        let invocation = case.program(Path::new("/bin/sh")).args(&["-c", &shell, "sh"]).args(&[&case.machine.runtime]);
+        let output = invocation.args(&["--root"]).args(&[&case.root()]).args(&bundle.run_arguments()).go()?;
         let place = format!("with {limit} fds");
         if output.status == 0 {
             ran += 1;
-            ensure!(
-                sandbox(&output.seen()?) == sandbox(&clean),
-                "{place} the sandbox differs: {output}"
-            );
+            ensure!(sandbox(&output.seen()?) == sandbox(&clean), "{place} the sandbox differs: {output}");
         } else {
             failed += 1;
             let refused = output.is_one_line();

@@ -21,9 +21,8 @@ use crate::runtime::{Container, Output};
 pub type Check = Result<(), String>;
 
 /// The commands of busybox that the tests use.
-const APPLETS: &[&str] = &[
-    "sh", "true", "false", "sleep", "cat", "echo", "ls", "kill", "id", "touch", "readlink", "stat", "env", "mount",
-];
+const APPLETS: &[&str] =
+    &["sh", "true", "false", "sleep", "cat", "echo", "ls", "kill", "id", "touch", "readlink", "stat", "env", "mount"];
 
 /// A bundle directory and the configuration to be written into it.
 pub struct Bundle {
@@ -82,12 +81,7 @@ impl Bundle {
 
     /// The arguments of `run` for this bundle.
     pub fn run_arguments(&self) -> [String; 4] {
-        [
-            "run".to_owned(),
-            "--bundle".to_owned(),
-            self.dir.to_string_lossy().into_owned(),
-            self.id.clone(),
-        ]
+        ["run".to_owned(), "--bundle".to_owned(), self.dir.to_string_lossy().into_owned(), self.id.clone()]
     }
 
     /// Runs the container in the foreground.
@@ -111,16 +105,8 @@ impl Case<'_> {
     /// The docker-like bundle. Limits of controllers that this view does not have are left out.
     pub fn docker_like(&self) -> Outcome<Bundle> {
         let mut bundle = self.bundle_from(include_str!("bundles/docker-like.json"))?;
-        set(
-            &mut bundle.config,
-            "/linux/cgroupsPath",
-            json!(format!("/corten-test/{}", bundle.id)),
-        );
-        for (file, text) in [
-            ("resolv.conf", "nameserver 192.0.2.1\n"),
-            ("hostname", "docker-like\n"),
-            ("hosts", ""),
-        ] {
+        set(&mut bundle.config, "/linux/cgroupsPath", json!(format!("/corten-test/{}", bundle.id)));
+        for (file, text) in [("resolv.conf", "nameserver 192.0.2.1\n"), ("hostname", "docker-like\n"), ("hosts", "")] {
             fs::write(bundle.dir.join(file), text)?;
         }
         for controller in ["memory", "cpu", "pids"] {
@@ -156,10 +142,7 @@ impl Case<'_> {
         }
         fs::set_permissions(rootfs.join("tmp"), fs::Permissions::from_mode(0o1777))?;
         self.place(&self.machine.tmp.join("probe"), &rootfs.join("probe"))?;
-        fs::write(
-            rootfs.join("etc/passwd"),
-            "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
-        )?;
+        fs::write(rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")?;
         fs::write(rootfs.join("etc/group"), "root:x:0:\nuser:x:1000:\nextra:x:2000:user\n")?;
         self.place(&self.machine.tmp.join("busybox"), &rootfs.join("bin/busybox"))?;
         for applet in APPLETS {
@@ -231,39 +214,25 @@ impl Seen {
 
     /// A fact keyed by a path, such as the answer to `--read PATH`.
     pub fn answer(&self, group: &str, key: &str) -> &Value {
-        self.0
-            .get(group)
-            .and_then(|group| group.get(key))
-            .unwrap_or(&Value::Null)
+        self.0.get(group).and_then(|group| group.get(key)).unwrap_or(&Value::Null)
     }
 
     /// The fact has to be this.
     pub fn is(&self, pointer: &str, expected: &Value) -> Check {
         let found = self.get(pointer);
-        if found == expected {
-            Ok(())
-        } else {
-            Err(format!("{pointer} is {found}, not {expected}"))
-        }
+        if found == expected { Ok(()) } else { Err(format!("{pointer} is {found}, not {expected}")) }
     }
 
     /// The answer has to be this.
     pub fn answers(&self, group: &str, key: &str, expected: &Value) -> Check {
         let found = self.answer(group, key);
-        if found == expected {
-            Ok(())
-        } else {
-            Err(format!("--{group} {key} is {found}, not {expected}"))
-        }
+        if found == expected { Ok(()) } else { Err(format!("--{group} {key} is {found}, not {expected}")) }
     }
 
     /// The text that was read from a path.
     pub fn text(&self, path: &str) -> Result<&str, String> {
         let answer = self.answer("read", path);
-        answer
-            .get("text")
-            .and_then(Value::as_str)
-            .ok_or_else(|| format!("reading {path}: {answer}"))
+        answer.get("text").and_then(Value::as_str).ok_or_else(|| format!("reading {path}: {answer}"))
     }
 
     /// The text that was read from a path has to be this.
@@ -276,10 +245,7 @@ impl Seen {
     /// The topmost mount at a destination.
     pub fn mount(&self, destination: &str) -> Result<&Value, String> {
         let mounts = self.get("/mounts").as_array().ok_or("no /proc, no mounts")?;
-        let found = mounts
-            .iter()
-            .rev()
-            .find(|mount| mount.get("destination") == Some(&json!(destination)));
+        let found = mounts.iter().rev().find(|mount| mount.get("destination") == Some(&json!(destination)));
         found.ok_or_else(|| format!("nothing is mounted on {destination}"))
     }
 
@@ -287,10 +253,7 @@ impl Seen {
     pub fn mounted_with(&self, destination: &str, options: &[&str]) -> Check {
         let mount = self.mount(destination)?;
         for option in options {
-            let has = mount
-                .get("options")
-                .and_then(Value::as_array)
-                .is_some_and(|all| all.contains(&json!(option)));
+            let has = mount.get("options").and_then(Value::as_array).is_some_and(|all| all.contains(&json!(option)));
             ensure!(has, "{destination} is not mounted {option}: {mount}");
         }
         Ok(())
@@ -312,15 +275,7 @@ pub struct Property<'p> {
 
 /// Begins a test of the property at a JSON pointer of the minimal bundle; `/-` at the end appends to an array.
 pub fn property<'p>(case: &'p Case<'p>, pointer: &'p str, value: Value) -> Property<'p> {
-    Property {
-        case,
-        docker_like: false,
-        pointer,
-        value,
-        alternative: None,
-        options: Vec::new(),
-        prepare: Vec::new(),
-    }
+    Property { case, docker_like: false, pointer, value, alternative: None, options: Vec::new(), prepare: Vec::new() }
 }
 
 /// Begins a test of a property that the docker-like bundle has.
@@ -364,11 +319,7 @@ impl<'p> Property<'p> {
     }
 
     fn bundle(&self, with: bool) -> Outcome<Bundle> {
-        let base = if self.docker_like {
-            self.case.docker_like()?
-        } else {
-            self.case.bundle()?
-        };
+        let base = if self.docker_like { self.case.docker_like()? } else { self.case.bundle()? };
         let mut bundle = base.probe(&self.options);
         for action in &self.prepare {
             action(&mut bundle)?;
@@ -385,15 +336,8 @@ impl<'p> Property<'p> {
     pub fn holds(self, check: impl Fn(&Seen) -> Check) -> Outcome {
         let seen = self.bundle(true)?.see(self.case)?;
         check(&seen).map_err(|why| format!("with {} = {}: {why}", self.pointer, self.value))?;
-        let seen = self
-            .bundle(false)?
-            .see(self.case)
-            .map_err(|stop| within(stop, "without the property"))?;
-        ensure!(
-            check(&seen).is_err(),
-            "this test cannot fail: it holds without {} too",
-            self.pointer
-        );
+        let seen = self.bundle(false)?.see(self.case).map_err(|stop| within(stop, "without the property"))?;
+        ensure!(check(&seen).is_err(), "this test cannot fail: it holds without {} too", self.pointer);
         Ok(())
     }
 
@@ -407,11 +351,7 @@ impl<'p> Property<'p> {
             if with {
                 result.map_err(|why| format!("with {} = {}: {why}", self.pointer, self.value))?;
             } else {
-                ensure!(
-                    result.is_err(),
-                    "this test cannot fail: it holds without {} too",
-                    self.pointer
-                );
+                ensure!(result.is_err(), "this test cannot fail: it holds without {} too", self.pointer);
             }
         }
         Ok(())

@@ -55,9 +55,7 @@ fn group(case: &Case, pid: i32, controller: &str) -> Result<PathBuf, String> {
             _ => None,
         }
     });
-    found
-        .next()
-        .ok_or_else(|| format!("{pid} is in no {controller} cgroup: {text}"))
+    found.next().ok_or_else(|| format!("{pid} is in no {controller} cgroup: {text}"))
 }
 
 /// What a cgroup file of the container holds: the name on v1, or that on v2.
@@ -68,11 +66,7 @@ fn limit(case: &Case, container: &Container, controller: &str, v1: &str, v2: &st
 }
 
 fn need(case: &Case, controller: &str) -> Outcome {
-    if case.has_controller(controller) {
-        Ok(())
-    } else {
-        skip(format!("this view has no {controller} controller"))
-    }
+    if case.has_controller(controller) { Ok(()) } else { skip(format!("this view has no {controller} controller")) }
 }
 
 /// A limit has to be found in the file of its controller: value on v1, value on v2.
@@ -90,22 +84,12 @@ fn is_written(case: &Case, resource: (&str, Value), files: [&str; 3], values: [&
 
 fn memory_limit_is_written(case: &Case) -> Outcome {
     let files = ["memory", "memory.limit_in_bytes", "memory.max"];
-    is_written(
-        case,
-        ("/memory/limit", json!(100 << 20)),
-        files,
-        ["104857600", "104857600"],
-    )
+    is_written(case, ("/memory/limit", json!(100 << 20)), files, ["104857600", "104857600"])
 }
 
 fn memory_reservation_is_written(case: &Case) -> Outcome {
     let files = ["memory", "memory.soft_limit_in_bytes", "memory.low"];
-    is_written(
-        case,
-        ("/memory/reservation", json!(50 << 20)),
-        files,
-        ["52428800", "52428800"],
-    )
+    is_written(case, ("/memory/reservation", json!(50 << 20)), files, ["52428800", "52428800"])
 }
 
 fn memory_swap_is_written(case: &Case) -> Outcome {
@@ -115,49 +99,24 @@ fn memory_swap_is_written(case: &Case) -> Outcome {
 }
 
 fn cpu_shares_are_written(case: &Case) -> Outcome {
-    is_written(
-        case,
-        ("/cpu/shares", json!(512)),
-        ["cpu", "cpu.shares", "cpu.weight"],
-        ["512", "59"],
-    )
+    is_written(case, ("/cpu/shares", json!(512)), ["cpu", "cpu.shares", "cpu.weight"], ["512", "59"])
 }
 
 fn cpu_quota_and_period_are_written(case: &Case) -> Outcome {
     let cpu = json!({"quota": 30000, "period": 60000});
-    is_written(
-        case,
-        ("/cpu", cpu.clone()),
-        ["cpu", "cpu.cfs_quota_us", "cpu.max"],
-        ["30000", "30000 60000"],
-    )?;
-    is_written(
-        case,
-        ("/cpu", cpu),
-        ["cpu", "cpu.cfs_period_us", "cpu.max"],
-        ["60000", "30000 60000"],
-    )
+    is_written(case, ("/cpu", cpu.clone()), ["cpu", "cpu.cfs_quota_us", "cpu.max"], ["30000", "30000 60000"])?;
+    is_written(case, ("/cpu", cpu), ["cpu", "cpu.cfs_period_us", "cpu.max"], ["60000", "30000 60000"])
 }
 
 fn cpuset_is_written(case: &Case) -> Outcome {
     if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
         return skip("there is one CPU only");
     }
-    is_written(
-        case,
-        ("/cpu/cpus", json!("0")),
-        ["cpuset", "cpuset.cpus", "cpuset.cpus"],
-        ["0", "0"],
-    )
+    is_written(case, ("/cpu/cpus", json!("0")), ["cpuset", "cpuset.cpus", "cpuset.cpus"], ["0", "0"])
 }
 
 fn pids_limit_is_written(case: &Case) -> Outcome {
-    is_written(
-        case,
-        ("/pids/limit", json!(77)),
-        ["pids", "pids.max", "pids.max"],
-        ["77", "77"],
-    )
+    is_written(case, ("/pids/limit", json!(77)), ["pids", "pids.max", "pids.max"], ["77", "77"])
 }
 
 fn pids_limit_minus_one_is_no_limit(case: &Case) -> Outcome {
@@ -172,12 +131,7 @@ fn pids_limit_minus_one_is_no_limit(case: &Case) -> Outcome {
 }
 
 fn pids_limit_zero_is_a_limit(case: &Case) -> Outcome {
-    is_written(
-        case,
-        ("/pids/limit", json!(0)),
-        ["pids", "pids.max", "pids.max"],
-        ["0", "0"],
-    )
+    is_written(case, ("/pids/limit", json!(0)), ["pids", "pids.max", "pids.max"], ["0", "0"])
 }
 
 fn pids_limit_holds(case: &Case) -> Outcome {
@@ -218,32 +172,22 @@ fn every_hierarchy_has_the_process(case: &Case) -> Outcome {
 }
 
 fn a_relative_cgroups_path_is_the_same_place_each_time(case: &Case) -> Outcome {
-    let bundle = case
-        .bundle()?
-        .with("/linux/cgroupsPath", json!(format!("{}-relative", case.tag)));
+    let bundle = case.bundle()?.with("/linux/cgroupsPath", json!(format!("{}-relative", case.tag)));
     let mut places = Vec::new();
     for _ in 0..2 {
         let container = case.create(&bundle)?;
         places.push(fs::read_to_string(format!("/proc/{}/cgroup", container.pid))?);
         case.delete_force(&container.id)?;
     }
-    ensure!(
-        places.first() == places.get(1) && places.concat().contains("-relative"),
-        "the places are {places:?}"
-    );
+    ensure!(places.first() == places.get(1) && places.concat().contains("-relative"), "the places are {places:?}");
     Ok(())
 }
 
 fn a_cgroups_path_with_dots_stays_below_the_root(case: &Case) -> Outcome {
     let name = format!("{}-dots", case.tag);
-    let bundle = case
-        .bundle()?
-        .with("/linux/cgroupsPath", json!(format!("/corten-test/../../../{name}")));
+    let bundle = case.bundle()?.with("/linux/cgroupsPath", json!(format!("/corten-test/../../../{name}")));
     let output = bundle.run(case)?;
-    ensure!(
-        output.status == 0 || output.status == 1 && output.stderr.contains("cgroup"),
-        "{output}"
-    );
+    ensure!(output.status == 0 || output.status == 1 && output.stderr.contains("cgroup"), "{output}");
     // On v1 that directory is a tmpfs, in which only the hierarchies lie.
     let beside = !case.machine.cgroup2 && PathBuf::from("/sys/fs/cgroup").join(&name).exists();
     ensure!(!beside, "it was made beside the hierarchies");
@@ -270,24 +214,14 @@ fn subgroups_are_removed_too(case: &Case) -> Outcome {
 
 fn a_cgroup_that_existed_stays(case: &Case) -> Outcome {
     let path = format!("corten-test/{}-mine", case.tag);
-    let base = if case.machine.cgroup2 {
-        PathBuf::from("/sys/fs/cgroup")
-    } else {
-        "/sys/fs/cgroup/pids".into()
-    };
+    let base = if case.machine.cgroup2 { PathBuf::from("/sys/fs/cgroup") } else { "/sys/fs/cgroup/pids".into() };
     let dir = base.join(&path);
     fs::create_dir_all(&dir)?;
-    let output = case
-        .bundle()?
-        .with("/linux/cgroupsPath", json!(format!("/{path}")))
-        .run(case)?;
+    let output = case.bundle()?.with("/linux/cgroupsPath", json!(format!("/{path}"))).run(case)?;
     let stays = dir.exists();
     let _ = fs::remove_dir(&dir);
     // Refusing it is allowed as well: then nothing has happened to it.
-    ensure!(
-        stays,
-        "the container has removed a cgroup that it had not made: {output}"
-    );
+    ensure!(stays, "the container has removed a cgroup that it had not made: {output}");
     Ok(())
 }
 
@@ -304,19 +238,14 @@ fn a_cgroup_with_processes_is_refused(case: &Case) -> Outcome {
 /// A bundle without a pid namespace, whose init leaves a child in a session of its own.
 fn with_a_straggler(case: &Case) -> Outcome<crate::bundle::Bundle> {
     let bundle = case.docker_like()?.shell("sleep 1000 & echo up; exec sleep 1000");
-    Ok(bundle
-        .with("/linux/namespaces", json!([{"type": "mount"}, {"type": "cgroup"}]))
-        .without("/hostname"))
+    Ok(bundle.with("/linux/namespaces", json!([{"type": "mount"}, {"type": "cgroup"}])).without("/hostname"))
 }
 
 fn delete_force_ends_every_process_of_the_cgroup(case: &Case) -> Outcome {
     let container = case.run_detached(&with_a_straggler(case)?)?;
     container.prints("up")?;
     // The init process is gone before delete: what is left is found by the cgroup only.
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(container.pid),
-        nix::sys::signal::Signal::SIGKILL,
-    )?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(container.pid), nix::sys::signal::Signal::SIGKILL)?;
     container.wait()?;
     case.delete_force(&container.id)
 }
@@ -331,10 +260,7 @@ fn kill_ends_every_process_without_a_pid_namespace(case: &Case) -> Outcome {
 
 fn true_runs_in_192_kib(case: &Case) -> Outcome {
     need(case, "memory")?;
-    let bundle = case
-        .bundle()?
-        .with("/linux/resources/memory/limit", json!(192 << 10))
-        .args(&["/bin/true"]);
+    let bundle = case.bundle()?.with("/linux/resources/memory/limit", json!(192 << 10)).args(&["/bin/true"]);
     bundle.run(case)?.succeeds().map(drop)
 }
 
@@ -346,26 +272,14 @@ fn a_limit_of_a_missing_controller_is_an_error(case: &Case) -> Outcome {
 }
 
 fn the_cgroup_mount_shows_the_containers_own_groups(case: &Case) -> Outcome {
-    let file = if case.machine.cgroup2 {
-        "/sys/fs/cgroup/cgroup.procs"
-    } else {
-        "/sys/fs/cgroup/pids/cgroup.procs"
-    };
+    let file = if case.machine.cgroup2 { "/sys/fs/cgroup/cgroup.procs" } else { "/sys/fs/cgroup/pids/cgroup.procs" };
     let seen = case.docker_like()?.probe(&["--read", file]).see(case)?;
-    ensure!(
-        seen.text(file)?.lines().eq(["1"]),
-        "the processes are {:?}",
-        seen.text(file)?
-    );
+    ensure!(seen.text(file)?.lines().eq(["1"]), "the processes are {:?}", seen.text(file)?);
     Ok(())
 }
 
 fn a_readonly_cgroup_mount_is_readonly(case: &Case) -> Outcome {
-    let dir = if case.machine.cgroup2 {
-        "/sys/fs/cgroup"
-    } else {
-        "/sys/fs/cgroup/pids"
-    };
+    let dir = if case.machine.cgroup2 { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/pids" };
     let file = format!("{dir}/cgroup.procs");
     let seen = case.docker_like()?.probe(&["--write", &file]).see(case)?;
     seen.answers("write", &file, &json!("EROFS"))?;

@@ -28,10 +28,7 @@ tests![
 
 /// A bundle with a tmpfs on /dev, where nodes do not stay in the rootfs.
 fn with_dev(bundle: Bundle) -> Bundle {
-    bundle.with(
-        "/mounts/-",
-        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}),
-    )
+    bundle.with("/mounts/-", json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}))
 }
 
 fn dev_mount() -> Value {
@@ -40,23 +37,15 @@ fn dev_mount() -> Value {
 
 fn the_default_devices_are_there(case: &Case) -> Outcome {
     let seen = with_dev(case.bundle()?).see(case)?;
-    for (name, major, minor) in [
-        ("null", 1, 3),
-        ("zero", 1, 5),
-        ("full", 1, 7),
-        ("random", 1, 8),
-        ("urandom", 1, 9),
-        ("tty", 5, 0),
-    ] {
+    for (name, major, minor) in
+        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
+    {
         let node = seen.answer("dev", &format!("/dev/{name}"));
         for (field, value) in [("type", json!("c")), ("major", json!(major)), ("minor", json!(minor))] {
             ensure!(node.get(field) == Some(&value), "/dev/{name} is {node}");
         }
         ensure!(node.get("mode") == Some(&json!(0o666)), "/dev/{name} is {node}");
-        ensure!(
-            node.get("uid") == Some(&json!(0)) && node.get("gid") == Some(&json!(0)),
-            "/dev/{name} is {node}"
-        );
+        ensure!(node.get("uid") == Some(&json!(0)) && node.get("gid") == Some(&json!(0)), "/dev/{name} is {node}");
     }
     Ok(())
 }
@@ -79,40 +68,26 @@ fn the_default_links_are_there(case: &Case) -> Outcome {
 /// A device of `linux.devices` and what the probe must find.
 fn is_made(case: &Case, device: &Value, expected: &[(&str, Value)]) -> Outcome {
     let path = device.get("path").and_then(Value::as_str).unwrap_or_default();
-    property(case, "/linux/devices", json!([device]))
-        .given("/mounts/-", dev_mount())
-        .holds(|seen| {
-            let node = seen.answer("dev", path);
-            for (field, value) in expected {
-                ensure!(
-                    node.get(field) == Some(value),
-                    "{path} should have {field} {value}: {node}"
-                );
-            }
-            Ok(())
-        })
+    property(case, "/linux/devices", json!([device])).given("/mounts/-", dev_mount()).holds(|seen| {
+        let node = seen.answer("dev", path);
+        for (field, value) in expected {
+            ensure!(node.get(field) == Some(value), "{path} should have {field} {value}: {node}");
+        }
+        Ok(())
+    })
 }
 
 fn a_character_device_is_made(case: &Case) -> Outcome {
     let device = json!({"type": "c", "path": "/dev/fuse", "major": 10, "minor": 229, "fileMode": 0o640,
         "uid": 5, "gid": 6});
-    let expected = [
-        ("type", json!("c")),
-        ("major", json!(10)),
-        ("minor", json!(229)),
-        ("mode", json!(0o640)),
-    ];
+    let expected = [("type", json!("c")), ("major", json!(10)), ("minor", json!(229)), ("mode", json!(0o640))];
     is_made(case, &device, &expected)?;
     is_made(case, &device, &[("uid", json!(5)), ("gid", json!(6))])
 }
 
 fn a_block_device_is_made(case: &Case) -> Outcome {
     let device = json!({"type": "b", "path": "/dev/loop77", "major": 7, "minor": 77});
-    is_made(
-        case,
-        &device,
-        &[("type", json!("b")), ("major", json!(7)), ("minor", json!(77))],
-    )
+    is_made(case, &device, &[("type", json!("b")), ("major", json!(7)), ("minor", json!(77))])
 }
 
 fn a_fifo_is_made(case: &Case) -> Outcome {
@@ -136,38 +111,22 @@ fn a_device_that_matches_is_taken(case: &Case) -> Outcome {
     let bundle = case.bundle()?;
     let path = bundle.rootfs().join("dev/mine");
     let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
-    nix::sys::stat::mknod(
-        &path,
-        nix::sys::stat::SFlag::S_IFCHR,
-        mode,
-        nix::sys::stat::makedev(10, 229),
-    )?;
-    let bundle = bundle.with(
-        "/linux/devices",
-        json!([{"type": "c", "path": "/dev/mine", "major": 10, "minor": 229}]),
-    );
+    nix::sys::stat::mknod(&path, nix::sys::stat::SFlag::S_IFCHR, mode, nix::sys::stat::makedev(10, 229))?;
+    let bundle = bundle.with("/linux/devices", json!([{"type": "c", "path": "/dev/mine", "major": 10, "minor": 229}]));
     let seen = bundle.see(case)?;
-    ensure!(
-        seen.answer("dev", "/dev/mine").get("minor") == Some(&json!(229)),
-        "{}",
-        seen.answer("dev", "/dev/mine")
-    );
+    ensure!(seen.answer("dev", "/dev/mine").get("minor") == Some(&json!(229)), "{}", seen.answer("dev", "/dev/mine"));
     Ok(())
 }
 
 fn an_unknown_device_type_is_refused(case: &Case) -> Outcome {
     let device = json!([{"type": "x", "path": "/dev/mine", "major": 1, "minor": 3}]);
-    property(case, "/linux/devices", device)
-        .given("/mounts/-", dev_mount())
-        .refused("")
+    property(case, "/linux/devices", device).given("/mounts/-", dev_mount()).refused("")
 }
 
 fn a_device_number_out_of_range_is_refused(case: &Case) -> Outcome {
     for (major, minor) in [(-5_i64, 1_i64), (1, -5), (1 << 40, 1), (1, 1 << 40)] {
         let device = json!([{"type": "c", "path": "/dev/mine", "major": major, "minor": minor}]);
-        property(case, "/linux/devices", device)
-            .given("/mounts/-", dev_mount())
-            .refused("")?;
+        property(case, "/linux/devices", device).given("/mounts/-", dev_mount()).refused("")?;
     }
     Ok(())
 }

@@ -62,10 +62,7 @@ const LOOK: [&str; 30] = [
 /// Everything that a program in the docker-like bundle has to see.
 fn check(seen: &Seen, own: &[(&str, u64)]) -> Check {
     for (name, inode) in own {
-        ensure!(
-            seen.get(&format!("/namespaces/{name}")) != &json!(inode),
-            "the {name} namespace is the host's"
-        );
+        ensure!(seen.get(&format!("/namespaces/{name}")) != &json!(inode), "the {name} namespace is the host's");
     }
     process(seen)?;
     mounts(seen)?;
@@ -110,10 +107,7 @@ fn process(seen: &Seen) -> Check {
     let fds = seen.get("/fds").as_array().map(Vec::len);
     ensure!(fds == Some(3), "the fds are {}", seen.get("/fds"));
     let cgroup = seen.get("/cgroup").as_str().unwrap_or_default();
-    ensure!(
-        !cgroup.contains("corten-test"),
-        "the cgroup namespace begins elsewhere: {cgroup}"
-    );
+    ensure!(!cgroup.contains("corten-test"), "the cgroup namespace begins elsewhere: {cgroup}");
     Ok(())
 }
 
@@ -127,23 +121,14 @@ fn mounts(seen: &Seen) -> Check {
         ("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev"]),
     ] {
         let mount = seen.mount(destination)?;
-        ensure!(
-            mount.get("fstype") == Some(&json!(kind)),
-            "{destination} is no {kind}: {mount}"
-        );
+        ensure!(mount.get("fstype") == Some(&json!(kind)), "{destination} is no {kind}: {mount}");
         seen.mounted_with(destination, options)?;
     }
     for file in ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"] {
         let mount = seen.mount(file)?;
-        ensure!(
-            mount.get("propagation") == Some(&json!([])),
-            "{file} is not private: {mount}"
-        );
+        ensure!(mount.get("propagation") == Some(&json!([])), "{file} is not private: {mount}");
     }
-    ensure!(
-        seen.text("/etc/resolv.conf")? == "nameserver 192.0.2.1\n",
-        "another resolv.conf"
-    );
+    ensure!(seen.text("/etc/resolv.conf")? == "nameserver 192.0.2.1\n", "another resolv.conf");
     ensure!(seen.text("/etc/hostname")? == "docker-like\n", "another hostname");
     let mode = seen.answer("stat", "/dev/shm").get("mode");
     ensure!(mode == Some(&json!(0o1777)), "the mode of /dev/shm is {mode:?}");
@@ -158,15 +143,9 @@ fn paths(seen: &Seen) -> Check {
     for file in ["/proc/interrupts", "/proc/keys"] {
         ensure!(seen.text(file)?.is_empty(), "{file} is not masked");
     }
-    for (path, list) in [
-        ("/sys/firmware", json!({"names": []})),
-        ("/proc/scsi", json!({"names": []})),
-    ] {
+    for (path, list) in [("/sys/firmware", json!({"names": []})), ("/proc/scsi", json!({"names": []}))] {
         let found = seen.answer("list", path);
-        ensure!(
-            found == &list || found == &json!({"errno": "ENOENT"}),
-            "{path} is not masked: {found}"
-        );
+        ensure!(found == &list || found == &json!({"errno": "ENOENT"}), "{path} is not masked: {found}");
     }
     seen.answers("write", "/proc/sys/kernel/domainname", &json!("EROFS"))?;
     // Docker's device rules allow making any node, and opening only those on the list.
@@ -176,10 +155,7 @@ fn paths(seen: &Seen) -> Check {
 /// The inodes of this process's own namespaces, less those that the container shares.
 fn own() -> Outcome<Vec<(&'static str, u64)>> {
     let names = ["cgroup", "ipc", "mnt", "net", "pid", "uts"];
-    names
-        .iter()
-        .map(|name| Ok((*name, fs::metadata(format!("/proc/self/ns/{name}"))?.ino())))
-        .collect()
+    names.iter().map(|name| Ok((*name, fs::metadata(format!("/proc/self/ns/{name}"))?.ino()))).collect()
 }
 
 fn everything_is_right_under_run(case: &Case) -> Outcome {
@@ -213,10 +189,7 @@ fn exec_is_confined_as_init_is(case: &Case) -> Outcome {
     let invocation = case.runtime(&["exec", "--detach", "--pid-file"]).args(&[&file]);
     invocation.args(&[&container.id, "/probe", "--hold"]).go()?.succeeds()?;
     let pid = fs::read_to_string(&file)?;
-    ensure!(
-        fs::read_to_string(format!("/proc/{pid}/cgroup"))? == groups,
-        "exec is in other cgroups than init"
-    );
+    ensure!(fs::read_to_string(format!("/proc/{pid}/cgroup"))? == groups, "exec is in other cgroups than init");
     container.end()
 }
 
@@ -246,11 +219,7 @@ fn many_containers_at_once_do_not_disturb_each_other(case: &Case) -> Outcome {
         container.end()?;
     }
     for container in containers.iter().skip(1).step_by(2) {
-        ensure!(
-            case.status(&container.id)? == "running",
-            "{} does not run any more",
-            container.id
-        );
+        ensure!(case.status(&container.id)? == "running", "{} does not run any more", container.id);
         container.exec(&["true"])?.succeeds()?;
         container.end()?;
     }
@@ -311,40 +280,17 @@ fn masks_and_readonly_paths_depend_on_their_lists(case: &Case) -> Outcome {
 fn limits_from_outside_depend_on_their_properties(case: &Case) -> Outcome {
     let value = |pid: i32, controller: &str, v1: &str, v2: &str| -> Result<String, String> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(|error| error.to_string())?;
-        let path = text
-            .lines()
-            .filter_map(|line| line.split_once("/corten-test/"))
-            .map(|(_, path)| path)
-            .next();
+        let path = text.lines().filter_map(|line| line.split_once("/corten-test/")).map(|(_, path)| path).next();
         let path = path.ok_or_else(|| format!("it is nowhere below /corten-test: {text}"))?;
-        let dir = if case.machine.cgroup2 {
-            String::new()
-        } else {
-            format!("{controller}/")
-        };
-        let file = format!(
-            "/sys/fs/cgroup/{dir}corten-test/{path}/{}",
-            if case.machine.cgroup2 { v2 } else { v1 }
-        );
+        let dir = if case.machine.cgroup2 { String::new() } else { format!("{controller}/") };
+        let file = format!("/sys/fs/cgroup/{dir}corten-test/{path}/{}", if case.machine.cgroup2 { v2 } else { v1 });
         let text = fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
         Ok(text.trim().to_owned())
     };
     for (pointer, controller, v1, v2, expected) in [
-        (
-            "/linux/resources/memory",
-            "memory",
-            "memory.limit_in_bytes",
-            "memory.max",
-            ["268435456", "268435456"],
-        ),
+        ("/linux/resources/memory", "memory", "memory.limit_in_bytes", "memory.max", ["268435456", "268435456"]),
         ("/linux/resources/cpu", "cpu", "cpu.shares", "cpu.weight", ["512", "59"]),
-        (
-            "/linux/resources/cpu",
-            "cpu",
-            "cpu.cfs_quota_us",
-            "cpu.max",
-            ["50000", "50000 100000"],
-        ),
+        ("/linux/resources/cpu", "cpu", "cpu.cfs_quota_us", "cpu.max", ["50000", "50000 100000"]),
         ("/linux/resources/pids", "pids", "pids.max", "pids.max", ["100", "100"]),
     ] {
         if !case.has_controller(controller) {
@@ -363,24 +309,8 @@ fn limits_from_outside_depend_on_their_properties(case: &Case) -> Outcome {
 
 fn seccomp_blocks_what_docker_blocks(case: &Case) -> Outcome {
     // clone with CLONE_NEWUSER, unshare, mount, keyctl, bpf, socket(AF_VSOCK), personality(ADDR_NO_RANDOMIZE | ...).
-    let blocked = [
-        "56,0x10000011",
-        "272,0",
-        "165",
-        "250",
-        "321",
-        "41,40,1,0",
-        "135,0x123456",
-        "246",
-        "175",
-        "169",
-    ];
-    let allowed = [
-        ("39", "ok:"),
-        ("135,0xffffffff", "ok:"),
-        ("41,1,1,0", "ok:"),
-        ("272", "EPERM"),
-    ];
+    let blocked = ["56,0x10000011", "272,0", "165", "250", "321", "41,40,1,0", "135,0x123456", "246", "175", "169"];
+    let allowed = [("39", "ok:"), ("135,0xffffffff", "ok:"), ("41,1,1,0", "ok:"), ("272", "EPERM")];
     let mut options = Vec::new();
     blocked.iter().for_each(|call| options.extend(["--syscall", call]));
     allowed.iter().for_each(|(call, _)| options.extend(["--syscall", call]));
@@ -390,24 +320,15 @@ fn seccomp_blocks_what_docker_blocks(case: &Case) -> Outcome {
         }
         for (call, beginning) in allowed {
             let answer = seen.answer("syscall", call);
-            ensure!(
-                answer.as_str().is_some_and(|text| text.starts_with(beginning)),
-                "{call} is {answer}"
-            );
+            ensure!(answer.as_str().is_some_and(|text| text.starts_with(beginning)), "{call} is {answer}");
         }
         Ok(())
     })
 }
 
 fn the_root_user_cannot_get_out_by_proc(case: &Case) -> Outcome {
-    let seen = case
-        .docker_like()?
-        .probe(&["--write-self-exe", "--list", "/proc/1/root", "--list", "/"])
-        .see(case)?;
-    ensure!(
-        seen.answer("list", "/proc/1/root") == seen.answer("list", "/"),
-        "/proc/1/root is another root"
-    );
+    let seen = case.docker_like()?.probe(&["--write-self-exe", "--list", "/proc/1/root", "--list", "/"]).see(case)?;
+    ensure!(seen.answer("list", "/proc/1/root") == seen.answer("list", "/"), "/proc/1/root is another root");
     let sysctl = "/proc/sys/kernel/core_pattern";
     let seen = case.docker_like()?.probe(&["--write", sysctl]).see(case)?;
     Ok(seen.answers("write", sysctl, &json!("EROFS"))?)

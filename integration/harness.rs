@@ -176,12 +176,7 @@ struct Options {
 impl Options {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         let cpus = std::thread::available_parallelism().map_or(2, usize::from);
-        let mut options = Options {
-            view: View::Host,
-            list: false,
-            jobs: (cpus * 2).min(8),
-            filters: Vec::new(),
-        };
+        let mut options = Options { view: View::Host, list: false, jobs: (cpus * 2).min(8), filters: Vec::new() };
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--list" => options.list = true,
@@ -191,10 +186,7 @@ impl Options {
                     other => return Err(format!("--view takes host or v2, not {other:?}")),
                 },
                 "--jobs" => {
-                    let number = words
-                        .next()
-                        .and_then(|text| text.parse().ok())
-                        .filter(|number| *number > 0);
+                    let number = words.next().and_then(|text| text.parse().ok()).filter(|number| *number > 0);
                     options.jobs = number.ok_or("--jobs takes a positive number")?;
                 }
                 word if word.starts_with('-') => return Err(format!("unknown option {word}")),
@@ -223,11 +215,7 @@ pub fn main(modules: &[(&str, &[Test])]) -> ExitCode {
     };
     let selected: Vec<(String, Test)> = modules
         .iter()
-        .flat_map(|(module, tests)| {
-            tests
-                .iter()
-                .map(move |test| (format!("{module}::{}", test.name), *test))
-        })
+        .flat_map(|(module, tests)| tests.iter().map(move |test| (format!("{module}::{}", test.name), *test)))
         .filter(|(name, _)| options.filters.is_empty() || options.filters.iter().any(|filter| name.contains(filter)))
         .collect();
     if options.list {
@@ -271,16 +259,7 @@ fn prepare(options: &Options) -> Result<Machine, String> {
     let cgroup2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     runtime::start_reaper();
     let mounts = Mountinfo::read();
-    Ok(Machine {
-        runtime,
-        name,
-        version,
-        view: options.view,
-        cgroup2,
-        tmp,
-        mounts,
-        real_root,
-    })
+    Ok(Machine { runtime, name, version, view: options.view, cgroup2, tmp, mounts, real_root })
 }
 
 /// The binary under test: what CORTEN_UNDER_TEST names, else what cargo has just built.
@@ -292,10 +271,8 @@ fn runtime_under_test() -> Result<PathBuf, String> {
 
 /// What `--version` begins with: the name, the word `version`, the version.
 fn name_and_version(runtime: &Path) -> Result<(String, String), String> {
-    let output = Command::new(runtime)
-        .arg("--version")
-        .output()
-        .map_err(|error| format!("{}: {error}", runtime.display()))?;
+    let output =
+        Command::new(runtime).arg("--version").output().map_err(|error| format!("{}: {error}", runtime.display()))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut words = text.split_whitespace();
     match (words.next(), words.next(), words.next()) {
@@ -310,28 +287,20 @@ fn probe() -> Result<PathBuf, String> {
         return Ok(path.into());
     }
     let here = env::current_exe().map_err(|error| format!("/proc/self/exe: {error}"))?;
-    let profile_dir = here
-        .ancestors()
-        .nth(2)
-        .ok_or("the test binary lies in no target directory")?;
+    let profile_dir = here.ancestors().nth(2).ok_or("the test binary lies in no target directory")?;
     let probe = profile_dir.join("examples/probe");
     if let Some(cargo) = env::var_os("CARGO") {
         let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
             Some("debug") | None => "dev",
             Some(name) => name,
         };
-        let status = Command::new(cargo)
-            .args(["build", "--quiet", "--example", "probe", "--profile", profile])
-            .status();
+        let status =
+            Command::new(cargo).args(["build", "--quiet", "--example", "probe", "--profile", profile]).status();
         if !status.is_ok_and(|status| status.success()) {
             return Err("cargo build --example probe failed".to_owned());
         }
     }
-    if probe.exists() {
-        Ok(probe)
-    } else {
-        Err(format!("{}: cargo build --example probe", probe.display()))
-    }
+    if probe.exists() { Ok(probe) } else { Err(format!("{}: cargo build --example probe", probe.display())) }
 }
 
 /// Shows the runtime the cgroup mounts that were asked for; returns the box of [`show_v2`].
@@ -366,10 +335,7 @@ fn show_v2() -> Result<File, String> {
     let root = File::open(dir).map_err(say("open the root of cgroup2"))?;
     let own = Path::new(dir).join(box_name());
     fs::create_dir(&own).map_err(say("make a cgroup"))?;
-    for controller in fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
-        .unwrap_or_default()
-        .split_whitespace()
-    {
+    for controller in fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default().split_whitespace() {
         // A controller that can not be enabled is one that the tests will find missing.
         let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", format!("+{controller}"));
     }
@@ -403,13 +369,7 @@ fn hide_unified() -> nix::Result<()> {
             mount(Some(&controller), &target, none, MsFlags::MS_BIND, none)?;
         }
     }
-    mount(
-        Some(staging),
-        "/sys/fs/cgroup",
-        none,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        none,
-    )
+    mount(Some(staging), "/sys/fs/cgroup", none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
 }
 
 /// Runs the parallel tests on several threads, then the serial ones; prints what did not pass and the totals.
@@ -445,13 +405,7 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
     let begin = Instant::now();
     let tag = format!("ct{}-{}", std::process::id(), runtime::unique());
     let dir = machine.tmp.join(&tag);
-    let case = Case {
-        machine,
-        tag,
-        dir,
-        deadline: begin + TEST_TIMEOUT,
-        counter: Cell::new(0),
-    };
+    let case = Case { machine, tag, dir, deadline: begin + TEST_TIMEOUT, counter: Cell::new(0) };
     let mut outcome = match fs::create_dir_all(case.root()) {
         // A bug in a test must not take the other tests with it.
         Ok(()) => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (test.run)(&case)))
@@ -469,11 +423,7 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
     if !keep {
         leftovers::remove_directory(&case.dir);
     }
-    Verdict {
-        name,
-        outcome,
-        seconds: begin.elapsed().as_secs_f64(),
-    }
+    Verdict { name, outcome, seconds: begin.elapsed().as_secs_f64() }
 }
 
 /// The reason why the runtime under test is known to fail a test, if it is.
@@ -482,17 +432,13 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
 fn known_difference(machine: &Machine, test: &str) -> Option<&'static str> {
     let view = if machine.view == View::V2 { "v2" } else { "host" };
     let full = format!("{}-{}", machine.name, machine.version);
-    KNOWN_DIFFERENCES
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .find_map(|line| {
-            let mut columns = line.split('\t');
-            let (who, name, reason) = (columns.next()?, columns.next()?, columns.next()?);
-            let (runtime, only) = who.split_once('@').unwrap_or((who, view));
-            let applies =
-                (runtime == machine.name || full.starts_with(runtime) && runtime.contains('-')) && only == view;
-            (applies && name == test).then_some(reason)
-        })
+    KNOWN_DIFFERENCES.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
+        let mut columns = line.split('\t');
+        let (who, name, reason) = (columns.next()?, columns.next()?, columns.next()?);
+        let (runtime, only) = who.split_once('@').unwrap_or((who, view));
+        let applies = (runtime == machine.name || full.starts_with(runtime) && runtime.contains('-')) && only == view;
+        (applies && name == test).then_some(reason)
+    })
 }
 
 fn report(machine: &Machine, verdict: &Verdict) {

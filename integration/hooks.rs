@@ -36,14 +36,7 @@ tests![
     a_hook_sees_the_container_process_in_its_cgroup,
 ];
 
-const KINDS: [&str; 6] = [
-    "prestart",
-    "createRuntime",
-    "createContainer",
-    "startContainer",
-    "poststart",
-    "poststop",
-];
+const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// A shell script as a hook. It reads its stdin first, because crun may die of SIGPIPE when a hook does not.
 fn script(text: &str) -> Value {
@@ -59,10 +52,7 @@ fn script_with_stdin(text: &str) -> Value {
 fn probing(case: &Case, bundle: &Bundle, kind: &str) -> Value {
     let (program, out) = match kind {
         "startContainer" => (PathBuf::from("/probe"), PathBuf::from("/startContainer.json")),
-        kind => (
-            case.machine.tmp.join("probe"),
-            bundle.rootfs().join(format!("{kind}.json")),
-        ),
+        kind => (case.machine.tmp.join("probe"), bundle.rootfs().join(format!("{kind}.json"))),
     };
     json!({"path": program, "args": ["the-hook", "--stdin", "--out", out], "env": ["KIND=".to_owned() + kind]})
 }
@@ -81,30 +71,21 @@ fn with_probes(case: &Case) -> Outcome<Bundle> {
 fn seen(bundle: &Bundle, kind: &str) -> Outcome<Seen> {
     let file = bundle.rootfs().join(format!("{kind}.json"));
     let text = fs::read_to_string(&file).map_err(|error| format!("the {kind} hook left nothing: {error}"))?;
-    Ok(Seen(
-        serde_json::from_str(&text).map_err(|error| format!("{kind}: {error}: {text:?}"))?,
-    ))
+    Ok(Seen(serde_json::from_str(&text).map_err(|error| format!("{kind}: {error}: {text:?}"))?))
 }
 
 fn hooks_run_in_the_order_of_the_lifecycle(case: &Case) -> Outcome {
     let mut bundle = case.bundle()?;
     let order = bundle.rootfs().join("order");
     for kind in KINDS {
-        let file = if kind == "startContainer" {
-            PathBuf::from("/order")
-        } else {
-            order.clone()
-        };
+        let file = if kind == "startContainer" { PathBuf::from("/order") } else { order.clone() };
         let hook = script(&format!("echo {kind} >>{}", file.display()));
         set(&mut bundle.config, &format!("/hooks/{kind}"), json!([hook]));
     }
     let bundle = bundle.shell("echo process >>/order; exec sleep 1000");
     let so_far = |expected: &[&str]| -> Outcome {
         let text = fs::read_to_string(&order).unwrap_or_default();
-        ensure!(
-            text.lines().eq(expected.iter().copied()),
-            "the order is {text:?}, not {expected:?}"
-        );
+        ensure!(text.lines().eq(expected.iter().copied()), "the order is {text:?}, not {expected:?}");
         Ok(())
     };
     let container = case.create(&bundle)?;
@@ -118,15 +99,9 @@ fn hooks_run_in_the_order_of_the_lifecycle(case: &Case) -> Outcome {
     let text = fs::read_to_string(&order)?;
     let mut last: Vec<_> = text.lines().skip(4).collect();
     last.sort_unstable();
-    ensure!(
-        text.lines().nth(3) == Some("startContainer") && last == ["poststart", "process"],
-        "the order is {text:?}"
-    );
+    ensure!(text.lines().nth(3) == Some("startContainer") && last == ["poststart", "process"], "the order is {text:?}");
     container.end()?;
-    ensure!(
-        fs::read_to_string(&order)?.lines().last() == Some("poststop"),
-        "poststop did not run at delete"
-    );
+    ensure!(fs::read_to_string(&order)?.lines().last() == Some("poststop"), "poststop did not run at delete");
     Ok(())
 }
 
@@ -134,17 +109,9 @@ fn hooks_of_one_kind_run_in_the_listed_order(case: &Case) -> Outcome {
     let mut bundle = case.bundle()?;
     let order = bundle.rootfs().join("order");
     let hook = |number: u32| script(&format!("echo {number} >>{}", order.display()));
-    set(
-        &mut bundle.config,
-        "/hooks/createRuntime",
-        json!([hook(1), hook(2), hook(3)]),
-    );
+    set(&mut bundle.config, "/hooks/createRuntime", json!([hook(1), hook(2), hook(3)]));
     bundle.run(case)?.succeeds()?;
-    ensure!(
-        fs::read_to_string(&order)? == "1\n2\n3\n",
-        "{:?}",
-        fs::read_to_string(&order)?
-    );
+    ensure!(fs::read_to_string(&order)? == "1\n2\n3\n", "{:?}", fs::read_to_string(&order)?);
     Ok(())
 }
 
@@ -152,28 +119,19 @@ fn each_hook_gets_the_state_on_stdin(case: &Case) -> Outcome {
     let bundle = with_probes(case)?.with("/annotations", json!({"k": "v"}));
     let container = case.run_detached(&bundle)?;
     container.end()?;
-    for (kind, status) in KINDS
-        .iter()
-        .zip(["creating", "creating", "creating", "created", "running", "stopped"])
-    {
+    for (kind, status) in KINDS.iter().zip(["creating", "creating", "creating", "created", "running", "stopped"]) {
         let seen = seen(&bundle, kind)?;
         let text = seen.get("/stdin").as_str().unwrap_or_default();
         let state: Value = serde_json::from_str(text).map_err(|error| format!("{kind}: {error}: {text:?}"))?;
         let is = |key: &str, value: &Value| -> Outcome {
-            ensure!(
-                state.get(key) == Some(value),
-                "{key} for {kind} should be {value}: {state}"
-            );
+            ensure!(state.get(key) == Some(value), "{key} for {kind} should be {value}: {state}");
             Ok(())
         };
         is("id", &json!(bundle.id))?;
         is("status", &json!(status))?;
         is("bundle", &json!(bundle.dir))?;
         is("annotations", &json!({"k": "v"}))?;
-        ensure!(
-            state.get("ociVersion").is_some_and(Value::is_string),
-            "ociVersion for {kind}: {state}"
-        );
+        ensure!(state.get("ociVersion").is_some_and(Value::is_string), "ociVersion for {kind}: {state}");
         // runtime.md: for a hook in the container namespace it is the pid as seen by the container.
         match *kind {
             "createContainer" | "startContainer" => is("pid", &json!(1))?,
@@ -195,11 +153,9 @@ fn hooks_run_in_the_namespaces_that_the_spec_says(case: &Case) -> Outcome {
         let inside = ["createContainer", "startContainer"].contains(&kind);
         let seen = seen(&bundle, kind)?;
         let expected = if inside { inner } else { own };
-        seen.is("/namespaces/mnt", &json!(expected))
-            .map_err(|why| format!("{kind}: {why}"))?;
+        seen.is("/namespaces/mnt", &json!(expected)).map_err(|why| format!("{kind}: {why}"))?;
         if inside {
-            seen.is("/namespaces/uts", &json!(uts))
-                .map_err(|why| format!("{kind}: {why}"))?;
+            seen.is("/namespaces/uts", &json!(uts)).map_err(|why| format!("{kind}: {why}"))?;
         }
     }
     Ok(())
@@ -229,14 +185,9 @@ fn a_hook_gets_its_args_and_env_and_nothing_else(case: &Case) -> Outcome {
     for kind in KINDS {
         let seen = seen(&bundle, kind)?;
         let none = ["createRuntime", "createContainer", "poststop"].contains(&kind);
-        let expected = if none {
-            json!([])
-        } else {
-            json!([format!("KIND={kind}")])
-        };
+        let expected = if none { json!([]) } else { json!([format!("KIND={kind}")]) };
         seen.is("/env", &expected).map_err(|why| format!("{kind}: {why}"))?;
-        seen.is("/args/0", &json!("the-hook"))
-            .map_err(|why| format!("{kind}: {why}"))?;
+        seen.is("/args/0", &json!("the-hook")).map_err(|why| format!("{kind}: {why}"))?;
     }
     Ok(())
 }
@@ -258,17 +209,9 @@ fn a_failing_hook_of_create_fails_create_and_leaves_nothing(case: &Case) -> Outc
         let mut bundle = case.docker_like()?;
         set(&mut bundle.config, &format!("/hooks/{kind}"), json!([script("exit 3")]));
         let ran = bundle.rootfs().join("poststop-ran");
-        set(
-            &mut bundle.config,
-            "/hooks/poststop",
-            json!([script(&format!("echo >{}", ran.display()))]),
-        );
+        set(&mut bundle.config, "/hooks/poststop", json!([script(&format!("echo >{}", ran.display()))]));
         bundle.write()?;
-        let output = case
-            .runtime(&["create", "--bundle"])
-            .args(&[&bundle.dir])
-            .args(&[&bundle.id])
-            .go()?;
+        let output = case.runtime(&["create", "--bundle"]).args(&[&bundle.dir]).args(&[&bundle.id]).go()?;
         output.fails(1, "hook")?;
         case.run(&["state", &bundle.id])?.fails(1, "does not exist")?;
         let groups = cgroup_directories_named(&bundle.id);
@@ -281,16 +224,9 @@ fn a_failing_hook_of_create_fails_create_and_leaves_nothing(case: &Case) -> Outc
 
 fn a_failing_hook_of_create_is_named_with_its_output(case: &Case) -> Outcome {
     let mut bundle = case.bundle()?;
-    set(
-        &mut bundle.config,
-        "/hooks/createRuntime",
-        json!([script("true"), script("echo the reason >&2; exit 3")]),
-    );
+    set(&mut bundle.config, "/hooks/createRuntime", json!([script("true"), script("echo the reason >&2; exit 3")]));
     let output = bundle.run(case)?.fails(1, "createRuntime")?;
-    ensure!(
-        output.stderr.contains("exit status 3") && output.stderr.contains("the reason"),
-        "{output}"
-    );
+    ensure!(output.stderr.contains("exit status 3") && output.stderr.contains("the reason"), "{output}");
     Ok(())
 }
 
@@ -335,11 +271,7 @@ fn a_hook_that_takes_too_long_is_killed(case: &Case) -> Outcome {
     set(&mut bundle.config, "/hooks/createRuntime", json!([hook]));
     let begin = Instant::now();
     bundle.run(case)?.fails(1, "createRuntime")?;
-    ensure!(
-        begin.elapsed() < Duration::from_secs(8),
-        "it took {:?}",
-        begin.elapsed()
-    );
+    ensure!(begin.elapsed() < Duration::from_secs(8), "it took {:?}", begin.elapsed());
     Ok(())
 }
 
@@ -362,25 +294,14 @@ fn a_relative_hook_path_is_refused(case: &Case) -> Outcome {
 
 fn a_missing_hook_is_an_error(case: &Case) -> Outcome {
     let mut bundle = case.bundle()?;
-    set(
-        &mut bundle.config,
-        "/hooks/createRuntime",
-        json!([{"path": "/no/such/hook"}]),
-    );
+    set(&mut bundle.config, "/hooks/createRuntime", json!([{"path": "/no/such/hook"}]));
     bundle.run(case)?.fails(1, "/no/such/hook").map(drop)
 }
 
 fn a_hook_that_does_not_read_its_stdin_is_no_error(case: &Case) -> Outcome {
     // The state is larger than a pipe: writing it fails when the hook has gone.
-    let mut bundle = case
-        .bundle()?
-        .with("/annotations", json!({"big": "x".repeat(200_000)}))
-        .probe(&["--quiet"]);
-    set(
-        &mut bundle.config,
-        "/hooks/createRuntime",
-        json!([{"path": "/bin/true"}]),
-    );
+    let mut bundle = case.bundle()?.with("/annotations", json!({"big": "x".repeat(200_000)})).probe(&["--quiet"]);
+    set(&mut bundle.config, "/hooks/createRuntime", json!([{"path": "/bin/true"}]));
     bundle.run(case)?.succeeds().map(drop)
 }
 
@@ -398,11 +319,7 @@ fn a_hook_sees_the_container_process_in_its_cgroup(case: &Case) -> Outcome {
     let out = bundle.dir.join("cgroup-seen");
     let pid = "$(sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p')";
     let read = format!("cat /proc/{pid}/cgroup >{}", out.display());
-    set(
-        &mut bundle.config,
-        "/hooks/createRuntime",
-        json!([script_with_stdin(&read)]),
-    );
+    set(&mut bundle.config, "/hooks/createRuntime", json!([script_with_stdin(&read)]));
     bundle.run(case)?.succeeds()?;
     let text = fs::read_to_string(&out)?;
     ensure!(text.contains(&bundle.id), "the cgroups were {text:?}");

@@ -107,12 +107,7 @@ impl fmt::Display for Report {
     fn fmt(&self, to: &mut fmt::Formatter) -> fmt::Result {
         let processes: Vec<String> = self.by_process.iter().map(usize::to_string).collect();
         write!(to, "{} points ({} by process), ", self.points, processes.join("+"))?;
-        write!(
-            to,
-            "{} clean at once, {} dirty after delete --force",
-            self.clean_at_once,
-            self.dirty.len()
-        )
+        write!(to, "{} clean at once, {} dirty after delete --force", self.clean_at_once, self.dirty.len())
     }
 }
 
@@ -323,14 +318,7 @@ impl Worker {
         // Shared with nobody yet, as systemd has it: a runtime that forgets to cut the propagation shows itself.
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none).map_err(text)?;
         mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none).map_err(text)?;
-        mount(
-            Some("none"),
-            &self.home,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some("mode=755"),
-        )
-        .map_err(text)?;
+        mount(Some("none"), &self.home, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).map_err(text)?;
         // Tells of children and of stops; blocked, for it is taken by sigtimedwait.
         let mut blocked = SigSet::empty();
         blocked.add(Signal::SIGCHLD);
@@ -344,17 +332,11 @@ impl Worker {
         self.must("delete")?;
         self.baseline.root = entries(&self.state_root());
         if !self.baseline.root.is_empty() {
-            self.say(
-                "note",
-                &format!("a clean delete leaves {} below --root", self.baseline.root.join(" ")),
-            );
+            self.say("note", &format!("a clean delete leaves {} below --root", self.baseline.root.join(" ")));
         }
         self.baseline.parent_stays = !self.cgroups(false).is_empty();
         if self.baseline.parent_stays {
-            self.say(
-                "note",
-                "a clean delete leaves the parent of the cgroup that create made",
-            );
+            self.say("note", "a clean delete leaves the parent of the cgroup that create made");
         }
         self.remove_cgroups();
         Ok(())
@@ -469,9 +451,9 @@ impl Worker {
                 _ if alive.is_empty() => None,
                 // Asking costs a process; most are gone after a moment.
                 _ if start.elapsed() < Duration::from_millis(3) => None,
-                _ => Some(self.status())
-                    .filter(|(status, _)| status == "created" || status == "running")
-                    .map(|it| it.1),
+                _ => {
+                    Some(self.status()).filter(|(status, _)| status == "created" || status == "running").map(|it| it.1)
+                }
             };
             alive.retain(|(pid, _)| Some(*pid) != may_live);
             if alive.is_empty() {
@@ -480,10 +462,7 @@ impl Worker {
             if start.elapsed() > GRACE {
                 let (status, _) = self.status();
                 let names: Vec<String> = alive.into_iter().map(|(pid, name)| format!("{pid} ({name})")).collect();
-                faults.push(format!(
-                    "alive after {GRACE:?}: {} (state: {status:?})",
-                    names.join(" ")
-                ));
+                faults.push(format!("alive after {GRACE:?}: {} (state: {status:?})", names.join(" ")));
                 return;
             }
             sleep(Duration::from_millis(pause));
@@ -495,34 +474,23 @@ impl Worker {
     fn nothing_left(&self) -> Vec<String> {
         reap();
         let mut left = Vec::new();
-        let alive: Vec<String> = processes()
-            .into_iter()
-            .map(|(pid, name)| format!("{pid} ({name})"))
-            .collect();
+        let alive: Vec<String> = processes().into_iter().map(|(pid, name)| format!("{pid} ({name})")).collect();
         if !alive.is_empty() {
             left.push(format!("processes left: {}", alive.join(" ")));
         }
         let cgroups = self.cgroups(self.baseline.parent_stays);
         if !cgroups.is_empty() {
             let paths: Vec<String> = cgroups.iter().map(|path| path.display().to_string()).collect();
-            left.push(format!(
-                "{} cgroups left: {} ...",
-                paths.len(),
-                paths.first().map_or("", String::as_str)
-            ));
+            left.push(format!("{} cgroups left: {} ...", paths.len(), paths.first().map_or("", String::as_str)));
         }
-        let files: Vec<String> = entries(&self.state_root())
-            .into_iter()
-            .filter(|name| !self.baseline.root.contains(name))
-            .collect();
+        let files: Vec<String> =
+            entries(&self.state_root()).into_iter().filter(|name| !self.baseline.root.contains(name)).collect();
         if !files.is_empty() {
             left.push(format!("left below --root: {}", files.join(" ")));
         }
         let mounts = read("/proc/self/mountinfo");
         if mounts != self.baseline.mounts {
-            let new = mounts
-                .lines()
-                .filter(|line| !self.baseline.mounts.lines().any(|old| old == *line));
+            let new = mounts.lines().filter(|line| !self.baseline.mounts.lines().any(|old| old == *line));
             left.push(format!("mounts changed: {}", new.collect::<Vec<_>>().join(", ")));
         }
         left
@@ -533,9 +501,7 @@ impl Worker {
         let parent = self.cgroup_parent();
         let paths = hierarchies(&self.baseline.mounts).into_iter().flat_map(|mount| {
             let parent = mount.join(&parent);
-            [parent.join("c"), parent]
-                .into_iter()
-                .take(if leaves_only { 1 } else { 2 })
+            [parent.join("c"), parent].into_iter().take(if leaves_only { 1 } else { 2 })
         });
         paths.filter(|path| path.exists()).collect()
     }
@@ -572,11 +538,7 @@ impl Worker {
         self.kept = None;
         self.remove_cgroups();
         let mounts = read("/proc/self/mountinfo");
-        for line in mounts
-            .lines()
-            .rev()
-            .filter(|line| !self.baseline.mounts.lines().any(|old| old == *line))
-        {
+        for line in mounts.lines().rev().filter(|line| !self.baseline.mounts.lines().any(|old| old == *line)) {
             if let Some(path) = line.split(' ').nth(4) {
                 let _ = umount2(path, MntFlags::MNT_DETACH);
             }
@@ -687,10 +649,7 @@ impl Worker {
     fn must(&self, command: &str) -> Result<(), String> {
         match self.complete(command)? {
             0 => Ok(()),
-            status => Err(format!(
-                "{command} fails with {status} unkilled: {}",
-                self.message(command)
-            )),
+            status => Err(format!("{command} fails with {status} unkilled: {}", self.message(command))),
         }
     }
 
@@ -716,10 +675,7 @@ impl Worker {
         }
         let state: Value = serde_json::from_str(&read(self.home.join("state.stdout"))).unwrap_or_default();
         let pid = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-        (
-            state["status"].as_str().unwrap_or_default().to_owned(),
-            pid.unwrap_or_default(),
-        )
+        (state["status"].as_str().unwrap_or_default().to_owned(), pid.unwrap_or_default())
     }
 }
 
@@ -838,11 +794,7 @@ impl Trace {
             _ => deliver = signal,
         }
         let traced = process == self.target && self.executed;
-        let request = if traced {
-            libc::PTRACE_SYSCALL
-        } else {
-            libc::PTRACE_CONT
-        };
+        let request = if traced { libc::PTRACE_SYSCALL } else { libc::PTRACE_CONT };
         let _ = ptrace(request, pid, 0, deliver as usize);
         false
     }
@@ -882,9 +834,7 @@ impl Trace {
     /// Where the target is, in words.
     fn place(&self, pid: i32) -> String {
         let side = if self.entering { "before" } else { "after" };
-        let call = self
-            .call
-            .map_or("its execve".to_owned(), |number| format!("call {number}"));
+        let call = self.call.map_or("its execve".to_owned(), |number| format!("call {number}"));
         format!("{} {side} {call}", read(format!("/proc/{pid}/comm")).trim())
     }
 
@@ -898,8 +848,7 @@ impl Trace {
         while !self.tasks.is_empty() && Instant::now() < deadline {
             let Some((pid, status)) = wait(-1) else {
                 // Threads can vanish without a word when another one of their process executes.
-                self.tasks
-                    .retain(|task, _| Path::new(&format!("/proc/{task}")).exists());
+                self.tasks.retain(|task, _| Path::new(&format!("/proc/{task}")).exists());
                 wait_for_sigchld(Duration::from_millis(10));
                 continue;
             };
@@ -908,21 +857,15 @@ impl Trace {
                 continue;
             }
             let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
-            let is_fork = matches!(
-                event,
-                libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE
-            );
+            let is_fork =
+                matches!(event, libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE);
             if let Some(child) = event_message(pid).filter(|_| is_fork) {
                 // Attached from birth; its first stop comes, or has come and was detached from.
                 if ptrace(libc::PTRACE_INTERRUPT, child, 0, 0).is_ok() {
                     self.register(child);
                 }
             }
-            let deliver = if event == 0 && signal != libc::SIGTRAP | 0x80 {
-                signal
-            } else {
-                0
-            };
+            let deliver = if event == 0 && signal != libc::SIGTRAP | 0x80 { signal } else { 0 };
             let _ = ptrace(libc::PTRACE_DETACH, pid, 0, deliver as usize);
         }
     }
@@ -957,10 +900,7 @@ fn wait_for_sigchld(most: Duration) {
     let mut set = SigSet::empty();
     set.add(Signal::SIGCHLD);
     // The types of the fields differ between C libraries.
-    let timeout = libc::timespec {
-        tv_sec: most.as_secs() as _,
-        tv_nsec: most.subsec_nanos() as _,
-    };
+    let timeout = libc::timespec { tv_sec: most.as_secs() as _, tv_nsec: most.subsec_nanos() as _ };
     // SAFETY: both pointers are to live values; no information about the signal is asked for.
     unsafe { libc::sigtimedwait(set.as_ref(), std::ptr::null_mut(), &raw const timeout) };
 }
@@ -973,9 +913,7 @@ fn reap() {
 /// The processes of this PID namespace but ourselves, the first: pid and name. Zombies do not count; nobody but a
 /// living parent keeps them.
 fn processes() -> Vec<(i32, String)> {
-    let pids = entries(Path::new("/proc"))
-        .into_iter()
-        .filter_map(|name| name.parse().ok());
+    let pids = entries(Path::new("/proc")).into_iter().filter_map(|name| name.parse().ok());
     let alive = pids.filter(|pid| *pid != 1).filter_map(|pid: i32| {
         let stat = read(format!("/proc/{pid}/stat"));
         let (start, rest) = stat.rsplit_once(") ")?;
@@ -989,9 +927,7 @@ fn processes() -> Vec<(i32, String)> {
 fn hierarchies(mountinfo: &str) -> Vec<PathBuf> {
     let mounts = mountinfo.lines().filter_map(|line| {
         let (before, after) = line.split_once(" - ")?;
-        after
-            .starts_with("cgroup")
-            .then(|| before.split(' ').nth(4).map(PathBuf::from))?
+        after.starts_with("cgroup").then(|| before.split(' ').nth(4).map(PathBuf::from))?
     });
     mounts.collect()
 }
@@ -1009,17 +945,14 @@ fn remove_cgroup(path: &Path) -> Result<(), i32> {
 /// The names in a directory.
 fn entries(path: &Path) -> Vec<String> {
     let names = fs::read_dir(path).into_iter().flatten().flatten();
-    names
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect()
+    names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// A file's text, empty if it can't be read: files of /proc go with their process.
 fn read(path: impl AsRef<Path>) -> String {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
-    read.map(|_| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default()
+    read.map(|_| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
 /// End a forked process without the caller's exit handlers.

@@ -29,18 +29,8 @@ impl Mountinfo {
 /// Mounts that are there and were not, or were there and are not, whoever did it.
 pub fn strayed_mounts(before: &Mountinfo) -> Vec<String> {
     let now = Mountinfo::read();
-    let appeared = now
-        .0
-        .difference(&before.0)
-        .map(|line| format!("mount appeared: {line}"));
-    appeared
-        .chain(
-            before
-                .0
-                .difference(&now.0)
-                .map(|line| format!("mount vanished or changed: {line}")),
-        )
-        .collect()
+    let appeared = now.0.difference(&before.0).map(|line| format!("mount appeared: {line}"));
+    appeared.chain(before.0.difference(&now.0).map(|line| format!("mount vanished or changed: {line}"))).collect()
 }
 
 /// Everything that is left of a test, in words. After a failure nobody deletes, so nothing is waited for.
@@ -56,39 +46,20 @@ pub fn find(case: &Case, before: &Mountinfo, wait: bool) -> Vec<String> {
 }
 
 fn look(case: &Case, before: &Mountinfo) -> Vec<String> {
-    let mut left: Vec<String> = processes(&case.tag)
-        .iter()
-        .map(|(pid, command)| format!("process {pid} ({command})"))
-        .collect();
-    left.extend(
-        cgroup_directories_named(&case.tag)
-            .iter()
-            .map(|path| format!("cgroup {}", path.display())),
-    );
+    let mut left: Vec<String> =
+        processes(&case.tag).iter().map(|(pid, command)| format!("process {pid} ({command})")).collect();
+    left.extend(cgroup_directories_named(&case.tag).iter().map(|path| format!("cgroup {}", path.display())));
     // A name that begins with a dot is no container's (ids do not): a runtime may keep a cache there.
-    let entries = fs::read_dir(case.root())
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    left.extend(
-        entries
-            .filter(|path| !has_leading_dot(path))
-            .map(|path| format!("{} in --root", path.display())),
-    );
+    let entries = fs::read_dir(case.root()).into_iter().flatten().flatten().map(|entry| entry.path());
+    left.extend(entries.filter(|path| !has_leading_dot(path)).map(|path| format!("{} in --root", path.display())));
     // Other tests run at the same time and may mount in directories of their own, which carry another tag.
     let mounts = strayed_mounts(before);
-    left.extend(
-        mounts
-            .into_iter()
-            .filter(|line| line.contains(&case.tag) || !line.contains("corten-it-")),
-    );
+    left.extend(mounts.into_iter().filter(|line| line.contains(&case.tag) || !line.contains("corten-it-")));
     left
 }
 
 fn has_leading_dot(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// Processes of a test: by their cgroup, environment, arguments or by where their output goes.
@@ -140,10 +111,7 @@ pub fn remove(case: &Case) {
     for dir in cgroup_directories_named(&case.tag) {
         // Only files that are there: the directory could lie in a tmpfs, where writing would make them.
         for (file, text) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
-            let _ = OpenOptions::new()
-                .write(true)
-                .open(dir.join(file))
-                .and_then(|mut f| f.write_all(text.as_bytes()));
+            let _ = OpenOptions::new().write(true).open(dir.join(file)).and_then(|mut f| f.write_all(text.as_bytes()));
         }
     }
     let end = Instant::now() + Duration::from_secs(5);
@@ -166,10 +134,7 @@ pub fn remove(case: &Case) {
 /// directory stays.
 pub fn remove_directory(dir: &Path) {
     let below = |text: &str| -> Vec<PathBuf> {
-        let points = text
-            .lines()
-            .filter_map(|line| line.split(' ').nth(4))
-            .map(PathBuf::from);
+        let points = text.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
         points.filter(|point| point.starts_with(dir)).collect()
     };
     let read = || fs::read_to_string("/proc/self/mountinfo");

@@ -54,20 +54,12 @@ fn masked_directories_share_one_file_system(case: &Case) -> Outcome {
     with_files(&mut bundle)?;
     let seen = bundle.probe(&["--stat", "/one", "--stat", "/two"]).see(case)?;
     let dev = |path: &str| seen.answer("stat", path).get("dev").and_then(Value::as_u64);
-    ensure!(
-        dev("/one").is_some() && dev("/one") == dev("/two"),
-        "{:?} and {:?}",
-        dev("/one"),
-        dev("/two")
-    );
+    ensure!(dev("/one").is_some() && dev("/one") == dev("/two"), "{:?} and {:?}", dev("/one"), dev("/two"));
     Ok(())
 }
 
 fn a_masked_path_that_is_missing_is_no_error(case: &Case) -> Outcome {
-    case.bundle()?
-        .with("/linux/maskedPaths", json!(["/no/such/path"]))
-        .see(case)
-        .map(drop)
+    case.bundle()?.with("/linux/maskedPaths", json!(["/no/such/path"])).see(case).map(drop)
 }
 
 fn a_masked_path_of_proc_is_hidden(case: &Case) -> Outcome {
@@ -82,16 +74,7 @@ fn a_masked_path_of_proc_is_hidden(case: &Case) -> Outcome {
 fn a_readonly_path_is_readonly_and_readable(case: &Case) -> Outcome {
     property(case, "/linux/readonlyPaths", json!(["/one", "/two/file"]))
         .prepared(with_files)
-        .probe(&[
-            "--write",
-            "/one",
-            "--write",
-            "/one/file",
-            "--write",
-            "/two/file",
-            "--read",
-            "/one/file",
-        ])
+        .probe(&["--write", "/one", "--write", "/one/file", "--write", "/two/file", "--read", "/one/file"])
         .holds(|seen| {
             for path in ["/one", "/one/file", "/two/file"] {
                 seen.answers("write", path, &json!("EROFS"))?;
@@ -102,19 +85,13 @@ fn a_readonly_path_is_readonly_and_readable(case: &Case) -> Outcome {
 }
 
 fn a_readonly_path_that_is_missing_is_no_error(case: &Case) -> Outcome {
-    case.bundle()?
-        .with("/linux/readonlyPaths", json!(["/no/such/path"]))
-        .see(case)
-        .map(drop)
+    case.bundle()?.with("/linux/readonlyPaths", json!(["/no/such/path"])).see(case).map(drop)
 }
 
 fn a_readonly_path_covers_what_is_mounted_below(case: &Case) -> Outcome {
     // As /proc/sys: a write below a read-only path is refused even where another mount lies.
     let tmpfs = json!({"destination": "/one/sub", "type": "tmpfs", "source": "tmpfs"});
-    let mut bundle = case
-        .bundle()?
-        .with("/linux/readonlyPaths", json!(["/one"]))
-        .with("/mounts/-", tmpfs);
+    let mut bundle = case.bundle()?.with("/linux/readonlyPaths", json!(["/one"])).with("/mounts/-", tmpfs);
     with_files(&mut bundle)?;
     let seen = bundle.probe(&["--write", "/one", "--list", "/one/sub"]).see(case)?;
     Ok(seen.answers("write", "/one", &json!("EROFS"))?)
@@ -131,17 +108,12 @@ fn a_readonly_path_keeps_the_flags_of_its_mount(case: &Case) -> Outcome {
 }
 
 fn duplicate_masked_paths_are_mounted_once(case: &Case) -> Outcome {
-    let mut bundle = case
-        .bundle()?
-        .with("/linux/maskedPaths", json!(["/one", "/one", "/two/file", "/two/file"]));
+    let mut bundle = case.bundle()?.with("/linux/maskedPaths", json!(["/one", "/one", "/two/file", "/two/file"]));
     with_files(&mut bundle)?;
     let seen = bundle.see(case)?;
     let mounts = seen.get("/mounts").as_array().cloned().unwrap_or_default();
     for path in ["/one", "/two/file"] {
-        let count = mounts
-            .iter()
-            .filter(|mount| mount.get("destination") == Some(&json!(path)))
-            .count();
+        let count = mounts.iter().filter(|mount| mount.get("destination") == Some(&json!(path))).count();
         ensure!(count == 1, "{path} is masked {count} times");
     }
     Ok(())
@@ -152,10 +124,7 @@ fn masks_hold_for_exec(case: &Case) -> Outcome {
     with_files(&mut bundle)?;
     let bundle = bundle.with("/linux/readonlyPaths", json!(["/two"])).probe(&["--hold"]);
     let container = case.run_detached(&bundle)?;
-    let seen = container
-        .exec(&["/probe", "--read", "/one/file", "--write", "/two"])?
-        .succeeds()?
-        .seen()?;
+    let seen = container.exec(&["/probe", "--read", "/one/file", "--write", "/two"])?.succeeds()?.seen()?;
     ensure!(seen.text("/one/file")?.is_empty(), "it can be read");
     seen.answers("write", "/two", &json!("EROFS"))?;
     container.end()
@@ -170,14 +139,8 @@ fn a_masked_path_through_a_link_stays_inside(case: &Case) -> Outcome {
     let before = fs::read_to_string("/proc/self/mountinfo")?;
     let output = bundle.run(case)?;
     ensure!(output.status <= 1, "{output}");
-    ensure!(
-        fs::read_to_string(&host)? == "of the host",
-        "the file of the host has changed"
-    );
+    ensure!(fs::read_to_string(&host)? == "of the host", "the file of the host has changed");
     let own = |text: &str| text.lines().filter(|line| line.contains(&case.tag)).count();
-    ensure!(
-        own(&before) == own(&fs::read_to_string("/proc/self/mountinfo")?),
-        "something was mounted on the host"
-    );
+    ensure!(own(&before) == own(&fs::read_to_string("/proc/self/mountinfo")?), "something was mounted on the host");
     Ok(())
 }

@@ -77,22 +77,13 @@ fn volume(case: &Case, name: &str) -> Outcome<PathBuf> {
 }
 
 fn has(mount: &Value, list: &str, option: &str) -> bool {
-    mount
-        .get(list)
-        .and_then(Value::as_array)
-        .is_some_and(|all| all.contains(&json!(option)))
+    mount.get(list).and_then(Value::as_array).is_some_and(|all| all.contains(&json!(option)))
 }
 
 fn propagates(seen: &Seen, destination: &str, kind: &str) -> Check {
     let mount = seen.mount(destination)?;
-    let tags = mount
-        .get("propagation")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    let found = tags
-        .iter()
-        .any(|tag| tag.as_str().is_some_and(|tag| tag.split(':').next() == Some(kind)));
+    let tags = mount.get("propagation").and_then(Value::as_array).cloned().unwrap_or_default();
+    let found = tags.iter().any(|tag| tag.as_str().is_some_and(|tag| tag.split(':').next() == Some(kind)));
     ensure!(found, "{destination} is not {kind}: {mount}");
     Ok(())
 }
@@ -114,37 +105,25 @@ fn every_flag_of_a_mount_is_set(case: &Case) -> Outcome {
             .map_err(|stop| crate::bundle::within(stop, option))?;
     }
     // strictatime is the absence of relatime and noatime.
-    property(case, "/mounts/1/options", json!(["strictatime"]))
-        .given("/mounts/1", tmpfs("/mnt"))
-        .holds(|seen| {
-            let mount = seen.mount("/mnt")?;
-            ensure!(
-                !has(mount, "options", "relatime") && !has(mount, "options", "noatime"),
-                "{mount}"
-            );
-            Ok(())
-        })?;
+    property(case, "/mounts/1/options", json!(["strictatime"])).given("/mounts/1", tmpfs("/mnt")).holds(|seen| {
+        let mount = seen.mount("/mnt")?;
+        ensure!(!has(mount, "options", "relatime") && !has(mount, "options", "noatime"), "{mount}");
+        Ok(())
+    })?;
     // These are flags of the whole file system.
     for option in ["sync", "dirsync", "lazytime"] {
-        property(case, "/mounts/1/options", json!([option]))
-            .given("/mounts/1", tmpfs("/mnt"))
-            .holds(|seen| {
-                let mount = seen.mount("/mnt")?;
-                ensure!(has(mount, "super", option), "{option}: {mount}");
-                Ok(())
-            })?;
+        property(case, "/mounts/1/options", json!([option])).given("/mounts/1", tmpfs("/mnt")).holds(|seen| {
+            let mount = seen.mount("/mnt")?;
+            ensure!(has(mount, "super", option), "{option}: {mount}");
+            Ok(())
+        })?;
     }
     Ok(())
 }
 
 fn of_contradicting_options_the_last_wins(case: &Case) -> Outcome {
-    for (first, last) in [
-        ("nosuid", "suid"),
-        ("nodev", "dev"),
-        ("noexec", "exec"),
-        ("ro", "rw"),
-        ("noatime", "atime"),
-    ] {
+    for (first, last) in [("nosuid", "suid"), ("nodev", "dev"), ("noexec", "exec"), ("ro", "rw"), ("noatime", "atime")]
+    {
         property(case, "/mounts/1/options", json!([first, last]))
             .instead_of(json!([last, first]))
             .given("/mounts/1", tmpfs("/mnt"))
@@ -158,30 +137,20 @@ fn of_contradicting_options_the_last_wins(case: &Case) -> Outcome {
 }
 
 fn data_of_a_file_system_is_passed(case: &Case) -> Outcome {
-    property(
-        case,
-        "/mounts/1/options",
-        json!(["nosuid", "size=64k", "mode=1770", "uid=5"]),
-    )
-    .given("/mounts/1", tmpfs("/mnt"))
-    .probe(&["--stat", "/mnt"])
-    .holds(|seen| {
-        let mount = seen.mount("/mnt")?;
-        ensure!(has(mount, "super", "size=64k"), "{mount}");
-        let stat = seen.answer("stat", "/mnt");
-        ensure!(
-            stat.get("mode") == Some(&json!(0o1770)) && stat.get("uid") == Some(&json!(5)),
-            "{stat}"
-        );
-        Ok(())
-    })
+    property(case, "/mounts/1/options", json!(["nosuid", "size=64k", "mode=1770", "uid=5"]))
+        .given("/mounts/1", tmpfs("/mnt"))
+        .probe(&["--stat", "/mnt"])
+        .holds(|seen| {
+            let mount = seen.mount("/mnt")?;
+            ensure!(has(mount, "super", "size=64k"), "{mount}");
+            let stat = seen.answer("stat", "/mnt");
+            ensure!(stat.get("mode") == Some(&json!(0o1770)) && stat.get("uid") == Some(&json!(5)), "{stat}");
+            Ok(())
+        })
 }
 
 fn tmpfs_without_mode_inherits_the_directory(case: &Case) -> Outcome {
-    let bundle = case
-        .bundle()?
-        .with("/mounts/-", tmpfs("/mnt"))
-        .probe(&["--stat", "/mnt"]);
+    let bundle = case.bundle()?.with("/mounts/-", tmpfs("/mnt")).probe(&["--stat", "/mnt"]);
     fs::create_dir(bundle.rootfs().join("mnt"))?;
     fs::set_permissions(bundle.rootfs().join("mnt"), fs::Permissions::from_mode(0o1751))?;
     let seen = bundle.see(case)?;
@@ -220,9 +189,7 @@ fn a_bind_is_writable_unless_ro(case: &Case) -> Outcome {
 }
 
 fn a_bind_source_is_relative_to_the_bundle(case: &Case) -> Outcome {
-    let bundle = case
-        .bundle()?
-        .with("/mounts/-", bind(Path::new("data"), "/mnt", &["bind"]));
+    let bundle = case.bundle()?.with("/mounts/-", bind(Path::new("data"), "/mnt", &["bind"]));
     let bundle = bundle.probe(&["--read", "/mnt/file"]);
     fs::create_dir(bundle.dir.join("data"))?;
     fs::write(bundle.dir.join("data/file"), "in the bundle")?;
@@ -265,19 +232,9 @@ fn flags_of_a_bind_do_not_change_the_source(case: &Case) -> Outcome {
     let volume = volume(case, "volume")?;
     let _mounted = Mounted::tmpfs(&volume)?;
     let before = fs::read_to_string("/proc/self/mountinfo")?;
-    case.bundle()?
-        .with("/mounts/-", bind(&volume, "/mnt", &["bind", "ro", "noexec", "nosuid"]))
-        .see(case)?;
-    let own = |text: &str| {
-        text.lines()
-            .filter(|line| line.contains(&case.tag))
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    ensure!(
-        own(&before) == own(&fs::read_to_string("/proc/self/mountinfo")?),
-        "the source mount has changed"
-    );
+    case.bundle()?.with("/mounts/-", bind(&volume, "/mnt", &["bind", "ro", "noexec", "nosuid"])).see(case)?;
+    let own = |text: &str| text.lines().filter(|line| line.contains(&case.tag)).map(str::to_owned).collect::<Vec<_>>();
+    ensure!(own(&before) == own(&fs::read_to_string("/proc/self/mountinfo")?), "the source mount has changed");
     Ok(())
 }
 
@@ -296,9 +253,7 @@ fn a_source_inside_the_rootfs_sees_earlier_mounts(case: &Case) -> Outcome {
     let bundle = case.bundle()?;
     let inside = bundle.rootfs().join("first");
     let bundle = bundle.with("/mounts/-", bind(&volume, "/first", &["bind"]));
-    let bundle = bundle
-        .with("/mounts/-", bind(&inside, "/second", &["bind"]))
-        .probe(&["--read", "/second/file"]);
+    let bundle = bundle.with("/mounts/-", bind(&inside, "/second", &["bind"])).probe(&["--read", "/second/file"]);
     fs::create_dir(&inside)?;
     ensure!(bundle.see(case)?.text("/second/file")? == "content", "another content");
     Ok(())
@@ -324,11 +279,7 @@ fn a_relative_destination_is_relative_to_the_root(case: &Case) -> Outcome {
 }
 
 fn propagation_options_are_set(case: &Case) -> Outcome {
-    for (option, shown) in [
-        ("shared", "shared"),
-        ("rshared", "shared"),
-        ("unbindable", "unbindable"),
-    ] {
+    for (option, shown) in [("shared", "shared"), ("rshared", "shared"), ("unbindable", "unbindable")] {
         property(case, "/mounts/1/options", json!([option]))
             .given("/mounts/1", tmpfs("/mnt"))
             .holds(|seen| propagates(seen, "/mnt", shown))?;
@@ -350,9 +301,7 @@ fn a_slave_receives_and_does_not_send(case: &Case) -> Outcome {
     let _mounted = Mounted::tmpfs(&volume)?;
     mount(None::<&str>, &volume, None::<&str>, MsFlags::MS_SHARED, None::<&str>)?;
     fs::create_dir(volume.join("sub"))?;
-    let bundle = case
-        .bundle()?
-        .with("/mounts/-", bind(&volume, "/mnt", &["rbind", "rslave"]));
+    let bundle = case.bundle()?.with("/mounts/-", bind(&volume, "/mnt", &["rbind", "rslave"]));
     let container = case.run_detached(&bundle.probe(&["--quiet", "--hold"]))?;
     let inner = Mounted::tmpfs(&volume.join("sub"))?;
     let seen = container.exec(&["/probe"])?.succeeds()?.seen()?;
@@ -369,13 +318,11 @@ fn rootfs_propagation_is_set(case: &Case) -> Outcome {
 }
 
 fn a_readonly_root_is_readonly(case: &Case) -> Outcome {
-    property(case, "/root/readonly", json!(true))
-        .probe(&["--write", "/", "--write", "/etc/passwd"])
-        .holds(|seen| {
-            seen.answers("write", "/", &json!("EROFS"))?;
-            seen.answers("write", "/etc/passwd", &json!("EROFS"))?;
-            seen.mounted_with("/", &["ro"])
-        })
+    property(case, "/root/readonly", json!(true)).probe(&["--write", "/", "--write", "/etc/passwd"]).holds(|seen| {
+        seen.answers("write", "/", &json!("EROFS"))?;
+        seen.answers("write", "/etc/passwd", &json!("EROFS"))?;
+        seen.mounted_with("/", &["ro"])
+    })
 }
 
 fn a_readonly_root_leaves_mounts_writable(case: &Case) -> Outcome {
@@ -395,34 +342,21 @@ fn an_unknown_file_system_is_refused(case: &Case) -> Outcome {
 }
 
 fn an_unknown_option_is_refused_by_the_file_system(case: &Case) -> Outcome {
-    property(case, "/mounts/1/options", json!(["nosuchoption=1"]))
-        .given("/mounts/1", tmpfs("/mnt"))
-        .refused("/mnt")
+    property(case, "/mounts/1/options", json!(["nosuchoption=1"])).given("/mounts/1", tmpfs("/mnt")).refused("/mnt")
 }
 
 fn the_root_is_a_mount_of_its_own(case: &Case) -> Outcome {
     let bundle = case.bundle()?;
     let seen = bundle.see(case)?;
-    let root = seen
-        .mount("/")?
-        .get("root")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned();
-    ensure!(
-        Path::new(&root).ends_with(bundle.rootfs().strip_prefix("/").unwrap_or(Path::new("?"))),
-        "root is {root}"
-    );
+    let root = seen.mount("/")?.get("root").and_then(Value::as_str).unwrap_or_default().to_owned();
+    ensure!(Path::new(&root).ends_with(bundle.rootfs().strip_prefix("/").unwrap_or(Path::new("?"))), "root is {root}");
     Ok(())
 }
 
 fn the_mounts_of_the_host_are_gone(case: &Case) -> Outcome {
     let seen = case.bundle()?.see(case)?;
     let mounts = seen.get("/mounts").as_array().cloned().unwrap_or_default();
-    let destinations: Vec<_> = mounts
-        .iter()
-        .filter_map(|mount| mount.get("destination")?.as_str())
-        .collect();
+    let destinations: Vec<_> = mounts.iter().filter_map(|mount| mount.get("destination")?.as_str()).collect();
     ensure!(destinations == ["/", "/proc"], "the mounts are {destinations:?}");
     Ok(())
 }
@@ -433,31 +367,21 @@ fn mounting_does_not_reach_the_host(case: &Case) -> Outcome {
     let _mounted = Mounted::tmpfs(&holder)?;
     mount(None::<&str>, &holder, None::<&str>, MsFlags::MS_SHARED, None::<&str>)?;
     case.make_rootfs(&holder.join("rootfs"))?;
-    let bundle = case
-        .bundle()?
-        .shell("echo up; exec sleep 1000")
-        .with("/mounts/-", tmpfs("/inner"));
+    let bundle = case.bundle()?.shell("echo up; exec sleep 1000").with("/mounts/-", tmpfs("/inner"));
     let bundle = bundle.with("/root/path", json!(holder.join("rootfs").to_string_lossy()));
     let before = own_mounts(case)?;
     let container = case.run_detached(&bundle)?;
     container.prints("up")?;
     let during = own_mounts(case)?;
     container.end()?;
-    ensure!(
-        before == during,
-        "mounts of the container are visible on the host: {during:?}"
-    );
+    ensure!(before == during, "mounts of the container are visible on the host: {during:?}");
     ensure!(before == own_mounts(case)?, "mounts of the host have changed");
     Ok(())
 }
 
 fn own_mounts(case: &Case) -> Outcome<Vec<String>> {
     let text = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(text
-        .lines()
-        .filter(|line| line.contains(&case.tag))
-        .map(str::to_owned)
-        .collect())
+    Ok(text.lines().filter(|line| line.contains(&case.tag)).map(str::to_owned).collect())
 }
 
 fn a_dangling_link_in_a_destination_is_resolved_inside(case: &Case) -> Outcome {
@@ -470,10 +394,7 @@ fn a_dangling_link_in_a_destination_is_resolved_inside(case: &Case) -> Outcome {
 
 fn a_failing_mount_leaves_nothing(case: &Case) -> Outcome {
     let bundle = case.docker_like()?;
-    let bundle = bundle.with(
-        "/mounts/-",
-        json!({"destination": "/mnt", "type": "nosuchfs", "source": "none"}),
-    );
+    let bundle = bundle.with("/mounts/-", json!({"destination": "/mnt", "type": "nosuchfs", "source": "none"}));
     bundle.run(case)?.fails(1, "/mnt")?;
     case.run(&["state", &bundle.id])?.fails(1, "does not exist").map(drop)
 }

@@ -49,10 +49,7 @@ fn each_listed_namespace_is_new(case: &Case) -> Outcome {
         let own = own(name)?;
         property(case, "/linux/namespaces/-", namespace(kind)).holds(|seen| {
             let inode = seen.get(&format!("/namespaces/{name}"));
-            ensure!(
-                inode.is_u64() && inode != &json!(own),
-                "the {kind} namespace is {inode}, ours {own}"
-            );
+            ensure!(inode.is_u64() && inode != &json!(own), "the {kind} namespace is {inode}, ours {own}");
             Ok(())
         })?;
     }
@@ -70,8 +67,7 @@ fn a_namespace_that_is_not_listed_is_inherited(case: &Case) -> Outcome {
     let seen = case.bundle()?.see(case)?;
     for (kind, name) in KINDS {
         // runc and crun unshare the cgroup namespace only when it is listed, like the others.
-        seen.is(&format!("/namespaces/{name}"), &json!(own(name)?))
-            .map_err(|why| format!("{kind}: {why}"))?;
+        seen.is(&format!("/namespaces/{name}"), &json!(own(name)?)).map_err(|why| format!("{kind}: {why}"))?;
     }
     Ok(())
 }
@@ -98,45 +94,27 @@ fn a_joined_pid_namespace_shows_its_processes(case: &Case) -> Outcome {
     let holder = case.run_detached(&case.bundle()?.probe(&["--hold"]))?;
     holder.prints("\n")?;
     let path = format!("/proc/{}/ns/pid", holder.pid);
-    property(case, "/linux/namespaces/0", json!({"type": "pid", "path": path}))
-        .instead_of(namespace("pid"))
-        .holds(|seen| {
+    property(case, "/linux/namespaces/0", json!({"type": "pid", "path": path})).instead_of(namespace("pid")).holds(
+        |seen| {
             let processes = seen.get("/processes").as_array().cloned().unwrap_or_default();
-            ensure!(
-                processes.contains(&json!(1)) && processes.len() >= 2,
-                "the processes are {processes:?}"
-            );
+            ensure!(processes.contains(&json!(1)) && processes.len() >= 2, "the processes are {processes:?}");
             ensure!(seen.get("/process/pid") != &json!(1), "it is the first process");
             Ok(())
-        })?;
+        },
+    )?;
     holder.end()
 }
 
 fn a_path_of_another_type_is_refused(case: &Case) -> Outcome {
-    property(
-        case,
-        "/linux/namespaces/-",
-        json!({"type": "network", "path": "/proc/self/ns/uts"}),
-    )
-    .refused("")
+    property(case, "/linux/namespaces/-", json!({"type": "network", "path": "/proc/self/ns/uts"})).refused("")
 }
 
 fn a_missing_path_is_refused(case: &Case) -> Outcome {
-    property(
-        case,
-        "/linux/namespaces/-",
-        json!({"type": "network", "path": "/no/such/ns"}),
-    )
-    .refused("/no/such/ns")
+    property(case, "/linux/namespaces/-", json!({"type": "network", "path": "/no/such/ns"})).refused("/no/such/ns")
 }
 
 fn a_relative_path_is_refused(case: &Case) -> Outcome {
-    property(
-        case,
-        "/linux/namespaces/-",
-        json!({"type": "network", "path": "ns/net"}),
-    )
-    .refused("")
+    property(case, "/linux/namespaces/-", json!({"type": "network", "path": "ns/net"})).refused("")
 }
 
 fn a_duplicate_namespace_is_refused(case: &Case) -> Outcome {
@@ -191,10 +169,7 @@ fn sysctl_without_its_namespace_is_refused(case: &Case) -> Outcome {
     let before = fs::read_to_string("/proc/sys/kernel/shmmni")?;
     property(case, "/linux/sysctl", json!({"net.ipv4.ip_forward": "1"})).refused("net.ipv4.ip_forward")?;
     property(case, "/linux/sysctl", json!({"kernel.shmmni": "1234"})).refused("kernel.shmmni")?;
-    ensure!(
-        fs::read_to_string("/proc/sys/kernel/shmmni")? == before,
-        "the sysctl of the host has changed"
-    );
+    ensure!(fs::read_to_string("/proc/sys/kernel/shmmni")? == before, "the sysctl of the host has changed");
     Ok(())
 }
 
@@ -204,14 +179,7 @@ fn sysctl_that_is_not_namespaced_is_refused(case: &Case) -> Outcome {
 }
 
 fn sysctl_outside_proc_sys_is_refused(case: &Case) -> Outcome {
-    for key in [
-        "net.ipv4/../../kernel/core_pattern",
-        "net/../kernel/core_pattern",
-        "net...",
-        "net/",
-        "../net/x",
-        "",
-    ] {
+    for key in ["net.ipv4/../../kernel/core_pattern", "net/../kernel/core_pattern", "net...", "net/", "../net/x", ""] {
         let sysctl = Value::Object([(key.to_owned(), json!("x"))].into_iter().collect());
         property(case, "/linux/sysctl", sysctl)
             .given("/linux/namespaces/-", namespace("network"))
@@ -224,25 +192,15 @@ fn sysctl_outside_proc_sys_is_refused(case: &Case) -> Outcome {
 fn loopback_is_up_in_a_new_network_namespace(case: &Case) -> Outcome {
     let file = "/sys/class/net/lo/flags";
     let bundle = case.bundle()?.with("/linux/namespaces/-", namespace("network"));
-    let bundle = bundle.with(
-        "/mounts/-",
-        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs"}),
-    );
+    let bundle = bundle.with("/mounts/-", json!({"destination": "/sys", "type": "sysfs", "source": "sysfs"}));
     let seen = bundle.probe(&["--read", file]).see(case)?;
-    ensure!(
-        seen.text(file)?.trim() == "0x9",
-        "the flags of lo are {}",
-        seen.text(file)?
-    );
+    ensure!(seen.text(file)?.trim() == "0x9", "the flags of lo are {}", seen.text(file)?);
     Ok(())
 }
 
 fn the_host_keeps_its_hostname(case: &Case) -> Outcome {
     let before = nix::unistd::gethostname()?;
-    let bundle = case
-        .bundle()?
-        .with("/linux/namespaces/-", namespace("uts"))
-        .with("/hostname", json!("other"));
+    let bundle = case.bundle()?.with("/linux/namespaces/-", namespace("uts")).with("/hostname", json!("other"));
     bundle.see(case)?;
     ensure!(nix::unistd::gethostname()? == before, "the host's name has changed");
     Ok(())
@@ -250,14 +208,12 @@ fn the_host_keeps_its_hostname(case: &Case) -> Outcome {
 
 fn cgroup_namespace_begins_at_the_cgroup_of_the_container(case: &Case) -> Outcome {
     let path = format!("/corten-test/{}-ns", case.tag);
-    property(case, "/linux/namespaces/-", namespace("cgroup"))
-        .given("/linux/cgroupsPath", json!(path))
-        .holds(|seen| {
-            let text = seen.get("/cgroup").as_str().unwrap_or_default();
-            // Hierarchies that the view does not show keep the place of the caller, which is not below ours.
-            ensure!(!text.contains("corten-test"), "the cgroups are {text}");
-            let roots = text.lines().filter(|line| line.ends_with(":/")).count();
-            ensure!(roots > 0, "no cgroup is the root: {text}");
-            Ok(())
-        })
+    property(case, "/linux/namespaces/-", namespace("cgroup")).given("/linux/cgroupsPath", json!(path)).holds(|seen| {
+        let text = seen.get("/cgroup").as_str().unwrap_or_default();
+        // Hierarchies that the view does not show keep the place of the caller, which is not below ours.
+        ensure!(!text.contains("corten-test"), "the cgroups are {text}");
+        let roots = text.lines().filter(|line| line.ends_with(":/")).count();
+        ensure!(roots > 0, "no cgroup is the root: {text}");
+        Ok(())
+    })
 }

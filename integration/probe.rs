@@ -185,29 +185,20 @@ impl Request {
                 "--stat" => stat(argument),
                 "--list" => list(argument),
                 "--open" => json!(outcome(
-                    OpenOptions::new()
-                        .read(true)
-                        .write(true)
-                        .custom_flags(libc::O_NONBLOCK)
-                        .open(argument)
+                    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(argument)
                 )),
                 "--mknod" => json!(mknod(argument)),
                 "--put" => {
                     let (path, text) = argument.split_once('=').unwrap_or((argument, ""));
                     json!(outcome(
-                        OpenOptions::new()
-                            .write(true)
-                            .open(path)
-                            .and_then(|mut file| file.write_all(text.as_bytes()))
+                        OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()))
                     ))
                 }
                 "--attack-exe" => attack_executables(argument),
                 "--spy" => spy(argument),
                 _ => json!(in_a_child(argument)),
             };
-            let group = answers
-                .entry(option.trim_start_matches('-').to_owned())
-                .or_insert_with(|| json!({}));
+            let group = answers.entry(option.trim_start_matches('-').to_owned()).or_insert_with(|| json!({}));
             if let Some(group) = group.as_object_mut() {
                 group.insert(argument.clone(), answer);
             }
@@ -303,9 +294,7 @@ fn facts(args: &[String]) -> Map<String, Value> {
 /// Numbers of the open fds with what they lead to (null without /proc).
 fn open_fds() -> Value {
     // SAFETY: F_GETFD takes no pointer and fails with EBADF for a number that is not open.
-    let open = (0..4096)
-        .filter(|&fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0)
-        .collect::<Vec<c_int>>();
+    let open = (0..4096).filter(|&fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0).collect::<Vec<c_int>>();
     open.iter()
         .map(|fd| {
             let target = fs::read_link(format!("/proc/self/fd/{fd}")).ok();
@@ -361,12 +350,7 @@ fn capabilities() -> Value {
     unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) };
     let [low, high] = data;
     let names = |has: &dyn Fn(usize) -> bool| -> Vec<&str> {
-        CAPABILITIES
-            .iter()
-            .enumerate()
-            .filter(|(number, _)| has(*number))
-            .map(|(_, name)| *name)
-            .collect()
+        CAPABILITIES.iter().enumerate().filter(|(number, _)| has(*number)).map(|(_, name)| *name).collect()
     };
     let word = |number: usize, of: usize| {
         let half = if number < 32 { low } else { high };
@@ -395,15 +379,7 @@ fn rlimits() -> Value {
         .map(|(number, name)| {
             let mut limit = [0_u64; 2];
             // SAFETY: prlimit64 writes two 64-bit words into `limit` and reads nothing.
-            unsafe {
-                libc::syscall(
-                    libc::SYS_prlimit64,
-                    0,
-                    number,
-                    std::ptr::null::<u64>(),
-                    limit.as_mut_ptr(),
-                )
-            };
+            unsafe { libc::syscall(libc::SYS_prlimit64, 0, number, std::ptr::null::<u64>(), limit.as_mut_ptr()) };
             let [soft, hard] = limit;
             ((*name).to_owned(), json!({"soft": soft, "hard": hard}))
         })
@@ -425,12 +401,7 @@ fn uts() -> Value {
 fn namespaces() -> Value {
     ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"]
         .iter()
-        .map(|name| {
-            (
-                (*name).to_owned(),
-                json!(fs::metadata(format!("/proc/self/ns/{name}")).map(|m| m.ino()).ok()),
-            )
-        })
+        .map(|name| ((*name).to_owned(), json!(fs::metadata(format!("/proc/self/ns/{name}")).map(|m| m.ino()).ok())))
         .collect::<Map<_, _>>()
         .into()
 }
@@ -466,22 +437,11 @@ fn signals() -> Value {
     // struct (handler first) into `action`, which is larger than the kernel's.
     unsafe {
         let mut blocked = 0_u64;
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_BLOCK,
-            std::ptr::null::<u64>(),
-            &raw mut blocked,
-            8,
-        );
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, std::ptr::null::<u64>(), &raw mut blocked, 8);
         let ignored = (1..=64).filter(|number| {
             let mut action = [0_usize; 16];
-            let status = libc::syscall(
-                libc::SYS_rt_sigaction,
-                *number,
-                std::ptr::null::<usize>(),
-                action.as_mut_ptr(),
-                8,
-            );
+            let status =
+                libc::syscall(libc::SYS_rt_sigaction, *number, std::ptr::null::<usize>(), action.as_mut_ptr(), 8);
             status == 0 && action.first() == Some(&libc::SIG_IGN)
         });
         json!({
@@ -528,10 +488,7 @@ fn session_keyring() -> Value {
     // SAFETY: the kernel writes at most the number of bytes it is told.
     let (id, length) = unsafe {
         let id = libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0);
-        (
-            id,
-            libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, id, text.as_mut_ptr(), text.len()),
-        )
+        (id, libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, id, text.as_mut_ptr(), text.len()))
     };
     if id < 0 || length < 0 {
         return json!({"errno": format!("{:?}", Errno::last())});
@@ -582,10 +539,8 @@ fn stat(path: &str) -> Value {
 fn list(path: &str) -> Value {
     match fs::read_dir(path) {
         Ok(entries) => {
-            let mut names: Vec<_> = entries
-                .flatten()
-                .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                .collect();
+            let mut names: Vec<_> =
+                entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
             names.sort();
             json!({"names": names})
         }
@@ -612,12 +567,7 @@ fn other_processes() -> impl Iterator<Item = std::path::PathBuf> {
     let own = std::process::id().to_string();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
-        .filter(move |entry| {
-            entry
-                .file_name()
-                .to_str()
-                .is_some_and(|name| name.parse::<u32>().is_ok() && name != own)
-        })
+        .filter(move |entry| entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok() && name != own))
         .map(|entry| entry.path())
 }
 
@@ -630,10 +580,7 @@ fn attack_executables(seconds: &str) -> Value {
     let mut opened = std::collections::BTreeSet::new();
     while std::time::Instant::now() < end {
         for process in other_processes() {
-            let pid = process
-                .file_name()
-                .and_then(|name| name.to_str()?.parse().ok())
-                .unwrap_or(0);
+            let pid = process.file_name().and_then(|name| name.to_str()?.parse().ok()).unwrap_or(0);
             let signal = |number| {
                 // SAFETY: no memory is involved; pid 0 would be this process's own group and is left alone.
                 let _ = pid > 1 && unsafe { libc::kill(pid, number) } == 0;
@@ -651,11 +598,7 @@ fn attack_executables(seconds: &str) -> Value {
         for (key, file) in &held {
             use std::os::fd::AsRawFd as _;
             tried += 1;
-            if OpenOptions::new()
-                .write(true)
-                .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
-                .is_ok()
-            {
+            if OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd())).is_ok() {
                 opened.insert(*key);
             }
         }
@@ -675,13 +618,7 @@ fn spy(argument: &str) -> Value {
             let name = read_trimmed(&process.join("comm").to_string_lossy()).unwrap_or_default();
             let below = |link: &Path| fs::metadata(link.join(path.trim_start_matches('/'))).is_ok();
             let mut links = vec![process.join("root"), process.join("cwd")];
-            links.extend(
-                fs::read_dir(process.join("fd"))
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-                    .map(|entry| entry.path()),
-            );
+            links.extend(fs::read_dir(process.join("fd")).into_iter().flatten().flatten().map(|entry| entry.path()));
             for link in links.iter().filter(|link| below(link)) {
                 reached.insert(format!("{name}: {}", link.display()));
             }
@@ -713,11 +650,7 @@ fn mknod(argument: &str) -> String {
     let mode = 0o600 | if kind == "b" { libc::S_IFBLK } else { libc::S_IFCHR };
     // SAFETY: `name` is a string that ends in NUL.
     let status = unsafe { libc::mknod(name.as_ptr(), mode, libc::makedev(major, minor)) };
-    let result = if status == 0 {
-        "ok".to_owned()
-    } else {
-        format!("{:?}", Errno::last())
-    };
+    let result = if status == 0 { "ok".to_owned() } else { format!("{:?}", Errno::last()) };
     let _ = fs::remove_file(path);
     result
 }
@@ -728,9 +661,7 @@ fn in_a_child(argument: &str) -> String {
         let word = word.trim();
         let hex = word.strip_prefix("0x").map(|digits| u64::from_str_radix(digits, 16));
         // System calls take 64-bit words, and a negative number is passed as its two's complement.
-        hex.unwrap_or_else(|| word.parse::<i64>().map(i64::cast_unsigned))
-            .unwrap_or(0)
-            .cast_signed()
+        hex.unwrap_or_else(|| word.parse::<i64>().map(i64::cast_unsigned)).unwrap_or(0).cast_signed()
     });
     let mut next = || words.next().unwrap_or(0) as c_long;
     let (number, a, b, c, d, e, f) = (next(), next(), next(), next(), next(), next(), next());
@@ -748,11 +679,7 @@ fn in_a_child(argument: &str) -> String {
         }
         if child == 0 {
             let result = libc::syscall(number, a, b, c, d, e, f);
-            let text = if result == -1 {
-                format!("{:?}", Errno::last())
-            } else {
-                format!("ok:{result}")
-            };
+            let text = if result == -1 { format!("{:?}", Errno::last()) } else { format!("ok:{result}") };
             libc::write(writer, text.as_ptr().cast(), text.len());
             libc::_exit(0);
         }
@@ -778,7 +705,5 @@ fn outcome<T>(result: io::Result<T>) -> String {
 }
 
 fn errno_name(error: &io::Error) -> String {
-    error
-        .raw_os_error()
-        .map_or_else(|| error.to_string(), |number| format!("{:?}", Errno::from_raw(number)))
+    error.raw_os_error().map_or_else(|| error.to_string(), |number| format!("{:?}", Errno::from_raw(number)))
 }

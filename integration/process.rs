@@ -48,59 +48,37 @@ tests![
 
 fn has_env(seen: &Seen, entry: &str) -> Check {
     let env = seen.get("/env");
-    ensure!(
-        env.as_array().is_some_and(|all| all.contains(&json!(entry))),
-        "{entry} is not in {env}"
-    );
+    ensure!(env.as_array().is_some_and(|all| all.contains(&json!(entry))), "{entry} is not in {env}");
     Ok(())
 }
 
 fn args_are_the_arguments(case: &Case) -> Outcome {
     let args = json!(["/probe", "", "two words", "line\nbreak", "\u{fc}"]);
-    property(case, "/process/args", args.clone())
-        .instead_of(json!(["/probe"]))
-        .holds(|seen| seen.is("/args", &args))
+    property(case, "/process/args", args.clone()).instead_of(json!(["/probe"])).holds(|seen| seen.is("/args", &args))
 }
 
 fn the_program_is_looked_up_in_the_path_of_the_container(case: &Case) -> Outcome {
-    let bundle = case
-        .bundle()?
-        .with("/process/env", json!(["PATH=/nosuch:/other"]))
-        .args(&["probe"]);
+    let bundle = case.bundle()?.with("/process/env", json!(["PATH=/nosuch:/other"])).args(&["probe"]);
     fs::create_dir(bundle.rootfs().join("other"))?;
     fs::rename(bundle.rootfs().join("probe"), bundle.rootfs().join("other/probe"))?;
     bundle.see(case)?.is("/args", &json!(["probe"]))?;
     // The PATH of the caller has a `true`, the container's has none.
-    let bundle = case
-        .bundle()?
-        .with("/process/env", json!(["PATH=/nosuch"]))
-        .args(&["true"]);
+    let bundle = case.bundle()?.with("/process/env", json!(["PATH=/nosuch"])).args(&["true"]);
     bundle.run(case)?.fails(1, "executable file not found").map(drop)
 }
 
 fn env_is_the_environment_and_nothing_else(case: &Case) -> Outcome {
-    let env = json!([
-        "PATH=/bin",
-        "HOME=/somewhere",
-        "A=1",
-        "EMPTY=",
-        "EQUALS=a=b",
-        "SPACE= x "
-    ]);
+    let env = json!(["PATH=/bin", "HOME=/somewhere", "A=1", "EMPTY=", "EQUALS=a=b", "SPACE= x "]);
     property(case, "/process/env", env.clone()).holds(|seen| seen.is("/env", &env))
 }
 
 fn of_duplicate_variables_the_last_wins(case: &Case) -> Outcome {
-    property(case, "/process/env", json!(["A=1", "HOME=/", "A=2"]))
-        .instead_of(json!(["HOME=/", "A=1"]))
-        .holds(|seen| {
-            let env = seen.get("/env").as_array().cloned().unwrap_or_default();
-            let entries = env
-                .iter()
-                .filter(|entry| entry.as_str().is_some_and(|text| text.starts_with("A=")));
-            ensure!(entries.collect::<Vec<_>>() == [&json!("A=2")], "{env:?}");
-            Ok(())
-        })
+    property(case, "/process/env", json!(["A=1", "HOME=/", "A=2"])).instead_of(json!(["HOME=/", "A=1"])).holds(|seen| {
+        let env = seen.get("/env").as_array().cloned().unwrap_or_default();
+        let entries = env.iter().filter(|entry| entry.as_str().is_some_and(|text| text.starts_with("A=")));
+        ensure!(entries.collect::<Vec<_>>() == [&json!("A=2")], "{env:?}");
+        Ok(())
+    })
 }
 
 fn home_comes_from_the_passwd_of_the_container(case: &Case) -> Outcome {
@@ -112,38 +90,26 @@ fn home_comes_from_the_passwd_of_the_container(case: &Case) -> Outcome {
 }
 
 fn cwd_is_the_working_directory(case: &Case) -> Outcome {
-    property(case, "/process/cwd", json!("/etc"))
-        .instead_of(json!("/"))
-        .holds(|seen| seen.is("/cwd", &json!("/etc")))
+    property(case, "/process/cwd", json!("/etc")).instead_of(json!("/")).holds(|seen| seen.is("/cwd", &json!("/etc")))
 }
 
 fn a_relative_cwd_is_refused(case: &Case) -> Outcome {
-    property(case, "/process/cwd", json!("etc"))
-        .instead_of(json!("/etc"))
-        .refused("wd")
+    property(case, "/process/cwd", json!("etc")).instead_of(json!("/etc")).refused("wd")
 }
 
 fn empty_args_are_refused(case: &Case) -> Outcome {
-    property(case, "/process/args", json!([]))
-        .instead_of(json!(["/probe"]))
-        .refused("args")
+    property(case, "/process/args", json!([])).instead_of(json!(["/probe"])).refused("args")
 }
 
 fn user_sets_all_ids(case: &Case) -> Outcome {
-    property(case, "/process/user", json!({"uid": 1000, "gid": 2000}))
-        .instead_of(json!({"uid": 0, "gid": 0}))
-        .holds(|seen| {
-            for (name, id) in [
-                ("uid", 1000),
-                ("euid", 1000),
-                ("suid", 1000),
-                ("gid", 2000),
-                ("egid", 2000),
-            ] {
+    property(case, "/process/user", json!({"uid": 1000, "gid": 2000})).instead_of(json!({"uid": 0, "gid": 0})).holds(
+        |seen| {
+            for (name, id) in [("uid", 1000), ("euid", 1000), ("suid", 1000), ("gid", 2000), ("egid", 2000)] {
                 seen.is(&format!("/ids/{name}"), &json!(id))?;
             }
             seen.is("/ids/sgid", &json!(2000))
-        })
+        },
+    )
 }
 
 fn additional_gids_are_exactly_the_groups(case: &Case) -> Outcome {
@@ -162,12 +128,7 @@ fn umask_is_0022_by_default_whatever_the_caller_has(case: &Case) -> Outcome {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
         Ok(())
     });
-    invocation
-        .go()?
-        .succeeds()?
-        .seen()?
-        .is("/umask", &json!(0o022))
-        .map_err(Into::into)
+    invocation.go()?.succeeds()?.seen()?.is("/umask", &json!(0o022)).map_err(Into::into)
 }
 
 fn bounding_capabilities_are_set(case: &Case) -> Outcome {
@@ -179,26 +140,19 @@ fn effective_and_permitted_capabilities_are_set(case: &Case) -> Outcome {
     // A process of uid 0 gains permitted and effective capabilities by execve, up to its bounding set, so that the sets
     // are tested with the ambient set of another user.
     let set = json!(["CAP_NET_BIND_SERVICE"]);
-    property(
-        case,
-        "/process/capabilities",
-        json!({"bounding": set, "effective": set, "permitted": set}),
-    )
-    .given("/process/noNewPrivileges", json!(true))
-    .holds(|seen| {
-        seen.is("/capabilities/effective", &set)?;
-        seen.is("/capabilities/permitted", &set)?;
-        seen.is("/capabilities/inheritable", &json!([]))
-    })
+    property(case, "/process/capabilities", json!({"bounding": set, "effective": set, "permitted": set}))
+        .given("/process/noNewPrivileges", json!(true))
+        .holds(|seen| {
+            seen.is("/capabilities/effective", &set)?;
+            seen.is("/capabilities/permitted", &set)?;
+            seen.is("/capabilities/inheritable", &json!([]))
+        })
 }
 
 fn inheritable_capabilities_are_set(case: &Case) -> Outcome {
     let set = json!(["CAP_KILL"]);
     property(case, "/process/capabilities/inheritable", set.clone())
-        .given(
-            "/process/capabilities",
-            json!({"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"]}),
-        )
+        .given("/process/capabilities", json!({"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"]}))
         .holds(|seen| seen.is("/capabilities/inheritable", &set))
 }
 
@@ -219,10 +173,7 @@ fn ambient_capabilities_are_set(case: &Case) -> Outcome {
 fn capabilities_survive_the_change_of_user_only_if_ambient(case: &Case) -> Outcome {
     let set = json!(["CAP_KILL"]);
     let bundle = case.bundle()?.with("/process/user", json!({"uid": 1000, "gid": 1000}));
-    let bundle = bundle.with(
-        "/process/capabilities",
-        json!({"bounding": set, "permitted": set, "effective": set}),
-    );
+    let bundle = bundle.with("/process/capabilities", json!({"bounding": set, "permitted": set, "effective": set}));
     let seen = bundle.see(case)?;
     for name in ["effective", "permitted", "inheritable", "ambient"] {
         seen.is(&format!("/capabilities/{name}"), &json!([]))?;
@@ -239,14 +190,9 @@ fn empty_capabilities_are_none(case: &Case) -> Outcome {
 }
 
 fn an_unknown_capability_is_a_warning(case: &Case) -> Outcome {
-    let bundle = case
-        .bundle()?
-        .with("/process/capabilities/bounding", json!(["CAP_NOSUCH", "CAP_KILL"]));
+    let bundle = case.bundle()?.with("/process/capabilities/bounding", json!(["CAP_NOSUCH", "CAP_KILL"]));
     let output = bundle.run(case)?.succeeds()?;
-    ensure!(
-        output.stderr.contains("level=warning") && output.stderr.contains("CAP_NOSUCH"),
-        "{output}"
-    );
+    ensure!(output.stderr.contains("level=warning") && output.stderr.contains("CAP_NOSUCH"), "{output}");
     Ok(output.seen()?.is("/capabilities/bounding", &json!(["CAP_KILL"]))?)
 }
 
@@ -269,12 +215,7 @@ fn without_oom_score_adj_the_callers_stays(case: &Case) -> Outcome {
     bundle.write()?;
     let invocation = case.runtime(&bundle.run_arguments());
     let invocation = invocation.before_exec(|| fs::write("/proc/self/oom_score_adj", "77"));
-    invocation
-        .go()?
-        .succeeds()?
-        .seen()?
-        .is("/oom_score_adj", &json!(77))
-        .map_err(Into::into)
+    invocation.go()?.succeeds()?.seen()?.is("/oom_score_adj", &json!(77)).map_err(Into::into)
 }
 
 fn every_rlimit_is_set(case: &Case) -> Outcome {
@@ -305,10 +246,7 @@ fn every_rlimit_is_set(case: &Case) -> Outcome {
         let limit = json!([{"type": name, "soft": soft, "hard": hard}]);
         if before.get(&pointer) == &expected {
             // RLIMIT_NICE and RLIMIT_RTPRIO are 0 already where root lacks CAP_SYS_RESOURCE and may set nothing else.
-            case.bundle()?
-                .with("/process/rlimits", limit)
-                .see(case)?
-                .is(&pointer, &expected)?;
+            case.bundle()?.with("/process/rlimits", limit).see(case)?.is(&pointer, &expected)?;
         } else {
             property(case, "/process/rlimits", limit).holds(|seen| seen.is(&pointer, &expected))?;
         }
@@ -318,9 +256,7 @@ fn every_rlimit_is_set(case: &Case) -> Outcome {
 
 fn a_duplicate_rlimit_is_refused(case: &Case) -> Outcome {
     let limit = json!({"type": "RLIMIT_CORE", "soft": 0, "hard": 0});
-    property(case, "/process/rlimits", json!([limit, limit]))
-        .instead_of(json!([limit]))
-        .refused("RLIMIT_CORE")
+    property(case, "/process/rlimits", json!([limit, limit])).instead_of(json!([limit])).refused("RLIMIT_CORE")
 }
 
 fn an_unknown_rlimit_is_refused(case: &Case) -> Outcome {
@@ -329,12 +265,7 @@ fn an_unknown_rlimit_is_refused(case: &Case) -> Outcome {
 }
 
 fn a_soft_limit_above_the_hard_one_is_refused(case: &Case) -> Outcome {
-    property(
-        case,
-        "/process/rlimits",
-        json!([{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]),
-    )
-    .refused("")
+    property(case, "/process/rlimits", json!([{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}])).refused("")
 }
 
 fn the_process_leads_a_session(case: &Case) -> Outcome {
@@ -352,47 +283,31 @@ fn the_session_keyring_is_its_own(case: &Case) -> Outcome {
     let bundle = case.bundle()?;
     let seen = bundle.see(case)?;
     let expected = format!(";_ses.{}", bundle.id);
-    ensure!(
-        keyring(&seen).ends_with(&expected),
-        "the keyring is {}",
-        seen.get("/session_keyring")
-    );
+    ensure!(keyring(&seen).ends_with(&expected), "the keyring is {}", seen.get("/session_keyring"));
     Ok(())
 }
 
 fn no_new_keyring_keeps_the_callers(case: &Case) -> Outcome {
     let bundle = case.bundle()?;
     bundle.write()?;
-    let output = case
-        .runtime(&["run", "--no-new-keyring", "--bundle"])
-        .args(&[&bundle.dir])
-        .args(&[&bundle.id])
-        .go()?;
+    let output =
+        case.runtime(&["run", "--no-new-keyring", "--bundle"]).args(&[&bundle.dir]).args(&[&bundle.id]).go()?;
     let seen = output.succeeds()?.seen()?;
-    ensure!(
-        !keyring(&seen).contains("_ses.ct"),
-        "the keyring is {}",
-        seen.get("/session_keyring")
-    );
+    ensure!(!keyring(&seen).contains("_ses.ct"), "the keyring is {}", seen.get("/session_keyring"));
     Ok(())
 }
 
 fn standard_fds_are_the_only_ones(case: &Case) -> Outcome {
     let seen = case.bundle()?.see(case)?;
     let fds = seen.get("/fds").as_array().cloned().unwrap_or_default();
-    let numbers: Vec<_> = fds
-        .iter()
-        .filter_map(|fd| fd.get("fd").and_then(Value::as_i64))
-        .collect();
+    let numbers: Vec<_> = fds.iter().filter_map(|fd| fd.get("fd").and_then(Value::as_i64)).collect();
     ensure!(numbers == [0, 1, 2], "the fds are {fds:?}");
     Ok(())
 }
 
 fn exec_of_a_process_has_the_capabilities_of_the_container(case: &Case) -> Outcome {
     let set = json!(["CAP_CHOWN", "CAP_NET_RAW"]);
-    let bundle = case
-        .bundle()?
-        .with("/process/capabilities", json!({"bounding": set, "permitted": set}));
+    let bundle = case.bundle()?.with("/process/capabilities", json!({"bounding": set, "permitted": set}));
     let bundle = bundle.with("/process/noNewPrivileges", json!(true));
     let container = case.run_detached(&bundle.probe(&["--hold"]))?;
     let seen = container.exec(&["/probe"])?.succeeds()?.seen()?;
@@ -404,10 +319,8 @@ fn exec_of_a_process_has_the_capabilities_of_the_container(case: &Case) -> Outco
 }
 
 fn exec_sets_the_umask_and_groups(case: &Case) -> Outcome {
-    let bundle = case.bundle()?.with(
-        "/process/user",
-        json!({"uid": 3, "gid": 4, "additionalGids": [5], "umask": 0o77}),
-    );
+    let bundle =
+        case.bundle()?.with("/process/user", json!({"uid": 3, "gid": 4, "additionalGids": [5], "umask": 0o77}));
     let container = case.run_detached(&bundle.probe(&["--hold"]))?;
     let seen = container.exec(&["/probe"])?.succeeds()?.seen()?;
     seen.is("/ids/uid", &json!(3))?;
@@ -427,19 +340,12 @@ fn a_script_without_interpreter_says_so(case: &Case) -> Outcome {
     let output = bundle.run(case)?;
     ensure!(output.status == 1 || output.status == 255, "{output}");
     output.is_one_line()?;
-    ensure!(
-        output.stderr.contains("/script") && output.stderr.contains("no such file or directory"),
-        "{output}"
-    );
+    ensure!(output.stderr.contains("/script") && output.stderr.contains("no such file or directory"), "{output}");
     Ok(())
 }
 
 fn hostname_env_and_annotations_may_be_any_unicode(case: &Case) -> Outcome {
-    let bundle = case
-        .bundle()?
-        .with("/process/env", json!(["HOME=/", "U=\u{1f980} \u{fc}\t\"\\"]));
+    let bundle = case.bundle()?.with("/process/env", json!(["HOME=/", "U=\u{1f980} \u{fc}\t\"\\"]));
     let bundle = bundle.with("/annotations", json!({"\u{1f980}": "\u{fc}\n\"\\"}));
-    Ok(bundle
-        .see(case)?
-        .is("/env", &json!(["HOME=/", "U=\u{1f980} \u{fc}\t\"\\"]))?)
+    Ok(bundle.see(case)?.is("/env", &json!(["HOME=/", "U=\u{1f980} \u{fc}\t\"\\"]))?)
 }

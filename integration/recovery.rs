@@ -23,11 +23,7 @@ fn killed(case: &Case, command: Command, at_least: usize) -> Outcome {
             "the peers leave something after a third to a half of the points, and waiting for it takes minutes",
         );
     }
-    let step = if std::env::var_os("CORTEN_TEST_QUICK").is_some() {
-        20
-    } else {
-        1
-    };
+    let step = if std::env::var_os("CORTEN_TEST_QUICK").is_some() { 20 } else { 1 };
     let mut bundle = case.docker_like()?;
     if case.machine.view == View::V2 {
         for resource in ["memory", "cpu", "pids"] {
@@ -53,16 +49,8 @@ fn killed(case: &Case, command: Command, at_least: usize) -> Outcome {
     )?;
     println!("{command:?} killed: {report}");
     ensure!(report.dirty.is_empty(), "{report}: {}", report.dirty.join("; "));
-    ensure!(
-        report.notes.is_empty(),
-        "without being killed: {}",
-        report.notes.join("; ")
-    );
-    ensure!(
-        report.points >= at_least / step,
-        "only {} points were hit",
-        report.points
-    );
+    ensure!(report.notes.is_empty(), "without being killed: {}", report.notes.join("; "));
+    ensure!(report.points >= at_least / step, "only {} points were hit", report.points);
     Ok(())
 }
 

@@ -111,32 +111,17 @@ impl Case<'_> {
     /// The same with further global options before the command.
     pub fn runtime_with<S: AsRef<OsStr>>(&self, globals: &[&str], arguments: &[S]) -> Invocation<'_> {
         let mut invocation = self.program(&self.machine.runtime);
-        invocation
-            .command
-            .arg("--root")
-            .arg(self.root())
-            .args(globals)
-            .args(arguments);
+        invocation.command.arg("--root").arg(self.root()).args(globals).args(arguments);
         invocation
     }
 
     /// Any program, watched over in the same way.
     pub fn program(&self, program: &Path) -> Invocation<'_> {
         let mut command = Command::new(program);
-        command
-            .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         // The tag makes each process of this test findable; a container must not see it (attacks.rs).
-        command
-            .env("HOME", "/root")
-            .env("CORTEN_IT", &self.tag)
-            .current_dir(&self.dir);
-        Invocation {
-            case: self,
-            command,
-            stdin: None,
-            timeout: INVOCATION_TIMEOUT,
-        }
+        command.env("HOME", "/root").env("CORTEN_IT", &self.tag).current_dir(&self.dir);
+        Invocation { case: self, command, stdin: None, timeout: INVOCATION_TIMEOUT }
     }
 
     /// The short form: the runtime with arguments, run to its end.
@@ -157,12 +142,7 @@ impl Case<'_> {
 
     /// The status of a container as `state` reports it.
     pub fn status(&self, id: &str) -> Outcome<String> {
-        Ok(self
-            .state(id)?
-            .get("status")
-            .and_then(Value::as_str)
-            .unwrap_or("none")
-            .to_owned())
+        Ok(self.state(id)?.get("status").and_then(Value::as_str).unwrap_or("none").to_owned())
     }
 
     /// Creates a container and returns it with its process waiting for `start`.
@@ -185,12 +165,7 @@ impl Case<'_> {
         let output = self.run(&arguments)?.succeeds()?;
         let text = fs::read_to_string(&pid_file)?;
         let pid = text.parse().map_err(|_| format!("the pid file holds {text:?}"))?;
-        Ok(Container {
-            case: self,
-            id,
-            pid,
-            output,
-        })
+        Ok(Container { case: self, id, pid, output })
     }
 }
 
@@ -226,10 +201,7 @@ impl Invocation<'_> {
     }
 
     /// Something that is done in the caller before it executes the runtime; it must be async-signal-safe.
-    #[allow(
-        unsafe_code,
-        reason = "pre_exec is unsafe because of what may be done between fork and exec"
-    )]
+    #[allow(unsafe_code, reason = "pre_exec is unsafe because of what may be done between fork and exec")]
     pub fn before_exec(mut self, action: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Self {
         // SAFETY: the few callers make plain system calls and allocate nothing.
         unsafe { self.command.pre_exec(action) };
@@ -259,10 +231,7 @@ impl Invocation<'_> {
     }
 
     /// The caller blocks SIGUSR1 and SIGTERM and ignores SIGINT and SIGUSR2.
-    #[allow(
-        unsafe_code,
-        reason = "changing a disposition is unsafe because of handlers; SIG_IGN has none"
-    )]
+    #[allow(unsafe_code, reason = "changing a disposition is unsafe because of handlers; SIG_IGN has none")]
     pub fn with_odd_signals(self) -> Self {
         self.before_exec(|| {
             use nix::sys::signal::{SigHandler, SigSet, signal};
@@ -284,14 +253,9 @@ impl Invocation<'_> {
         let paths = [base.with_extension("out"), base.with_extension("err")];
         let open = |path: &Path| OpenOptions::new().append(true).create_new(true).open(path);
         let [stdout, stderr] = [open(&paths[0])?, open(&paths[1])?];
-        self.command
-            .stdin(self.stdin.take().map_or_else(Stdio::null, Stdio::from))
-            .stdout(stdout)
-            .stderr(stderr);
+        self.command.stdin(self.stdin.take().map_or_else(Stdio::null, Stdio::from)).stdout(stdout).stderr(stderr);
         let told = format!("{:?}", self.command.get_args().collect::<Vec<_>>());
-        let pid = reaper()
-            .spawn(&mut self.command)
-            .map_err(|error| format!("start {told}: {error}"))?;
+        let pid = reaper().spawn(&mut self.command).map_err(|error| format!("start {told}: {error}"))?;
         let left = self.case.deadline.saturating_duration_since(Instant::now());
         let status = reaper().wait(pid, self.timeout.min(left));
         if status.is_none() {
@@ -305,14 +269,7 @@ impl Invocation<'_> {
         match status {
             Some(status) => {
                 let warnings = !self.case.machine.is_corten();
-                Ok(Output {
-                    told,
-                    status,
-                    stdout: text(&out),
-                    stderr: text(&err),
-                    stdout_path,
-                    warnings,
-                })
+                Ok(Output { told, status, stdout: text(&out), stderr: text(&err), stdout_path, warnings })
             }
             None => Err(Stop::Fail(format!("hang: {told} did not end; stderr {:?}", text(&err)))),
         }
@@ -372,10 +329,7 @@ impl Output {
 
     /// stderr has to be exactly one line.
     pub fn is_one_line(&self) -> Outcome {
-        let lines = self
-            .stderr
-            .lines()
-            .filter(|line| !self.warnings || !line.contains("level=warning"));
+        let lines = self.stderr.lines().filter(|line| !self.warnings || !line.contains("level=warning"));
         ensure!(lines.count() == 1, "stderr should be one line: {self}");
         ensure!(!self.stderr.contains("panicked at"), "panic: {self}");
         Ok(())

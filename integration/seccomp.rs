@@ -50,12 +50,10 @@ fn returns(seen: &Seen, call: &str, expected: &str) -> Check {
 }
 
 fn acts(case: &Case, profile: Value, expected: &str) -> Outcome {
-    property(case, "/linux/seccomp", profile)
-        .probe(&["--syscall", CALL])
-        .holds(|seen| {
-            seen.is("/seccomp/mode", &json!(2))?;
-            returns(seen, CALL, expected)
-        })
+    property(case, "/linux/seccomp", profile).probe(&["--syscall", CALL]).holds(|seen| {
+        seen.is("/seccomp/mode", &json!(2))?;
+        returns(seen, CALL, expected)
+    })
 }
 
 fn errno_is_returned(case: &Case) -> Outcome {
@@ -122,12 +120,12 @@ fn operators_compare_arguments(case: &Case) -> Outcome {
         let args = json!([{"index": 2, "value": value, "valueTwo": value_two, "op": operator}]);
         let hit = format!("148,-1,0,{hit}");
         let miss = format!("148,-1,0,{miss}");
-        property(case, "/linux/seccomp", conditional(&args))
-            .probe(&["--syscall", &hit, "--syscall", &miss])
-            .holds(|seen| {
+        property(case, "/linux/seccomp", conditional(&args)).probe(&["--syscall", &hit, "--syscall", &miss]).holds(
+            |seen| {
                 returns(seen, &hit, "EADDRNOTAVAIL").map_err(|why| format!("{operator}: {why}"))?;
                 returns(seen, &miss, "EINVAL").map_err(|why| format!("{operator}: {why}"))
-            })?;
+            },
+        )?;
     }
     Ok(())
 }
@@ -149,14 +147,7 @@ fn several_rules_are_alternatives(case: &Case) -> Outcome {
     };
     let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule(5), rule(6)]});
     property(case, "/linux/seccomp", profile)
-        .probe(&[
-            "--syscall",
-            "148,-1,0,5",
-            "--syscall",
-            "148,-1,0,6",
-            "--syscall",
-            "148,-1,0,7",
-        ])
+        .probe(&["--syscall", "148,-1,0,5", "--syscall", "148,-1,0,6", "--syscall", "148,-1,0,7"])
         .holds(|seen| {
             returns(seen, "148,-1,0,5", "EADDRNOTAVAIL")?;
             returns(seen, "148,-1,0,6", "EADDRNOTAVAIL")?;
@@ -166,20 +157,14 @@ fn several_rules_are_alternatives(case: &Case) -> Outcome {
 
 fn a_newer_call_is_enosys(case: &Case) -> Outcome {
     // A call that the profile's author could not know is answered as by an older kernel, not refused.
-    let seen = case
-        .docker_like()?
-        .probe(&["--syscall", "999", "--syscall", "163"])
-        .see(case)?;
+    let seen = case.docker_like()?.probe(&["--syscall", "999", "--syscall", "163"]).see(case)?;
     returns(&seen, "999", "ENOSYS")?;
     Ok(returns(&seen, "163", "EPERM")?)
 }
 
 fn the_filter_is_there_with_and_without_no_new_privileges(case: &Case) -> Outcome {
     for value in [json!(true), json!(false)] {
-        let bundle = case
-            .bundle()?
-            .with("/process/noNewPrivileges", value)
-            .probe(&["--syscall", CALL]);
+        let bundle = case.bundle()?.with("/process/noNewPrivileges", value).probe(&["--syscall", CALL]);
         let seen = bundle.with("/linux/seccomp", profile("SCMP_ACT_ERRNO")).see(case)?;
         seen.is("/seccomp/mode", &json!(2))?;
         returns(&seen, CALL, "EPERM")?;
@@ -194,9 +179,7 @@ fn the_filter_is_loaded_for_a_user_without_capabilities(case: &Case) -> Outcome 
         if !value.is_null() {
             bundle = bundle.with("/process/noNewPrivileges", value);
         }
-        let bundle = bundle
-            .with("/process/capabilities", json!({}))
-            .probe(&["--syscall", CALL]);
+        let bundle = bundle.with("/process/capabilities", json!({})).probe(&["--syscall", CALL]);
         let seen = bundle.with("/linux/seccomp", profile("SCMP_ACT_ERRNO")).see(case)?;
         returns(&seen, CALL, "EPERM")?;
         seen.is("/ids/uid", &json!(1000))?;
@@ -205,10 +188,7 @@ fn the_filter_is_loaded_for_a_user_without_capabilities(case: &Case) -> Outcome 
 }
 
 fn the_filter_covers_exec(case: &Case) -> Outcome {
-    let bundle = case
-        .bundle()?
-        .with("/linux/seccomp", profile("SCMP_ACT_ERRNO"))
-        .probe(&["--hold"]);
+    let bundle = case.bundle()?.with("/linux/seccomp", profile("SCMP_ACT_ERRNO")).probe(&["--hold"]);
     let container = case.run_detached(&bundle)?;
     let seen = container.exec(&["/probe", "--syscall", CALL])?.succeeds()?.seen()?;
     returns(&seen, CALL, "EPERM")?;
@@ -234,11 +214,7 @@ fn flags_are_accepted(case: &Case) -> Outcome {
 
 fn an_unknown_call_is_ignored(case: &Case) -> Outcome {
     let mut profile = profile("SCMP_ACT_ERRNO");
-    crate::bundle::set(
-        &mut profile,
-        "/syscalls/0/names",
-        json!(["no_such_call", "sched_rr_get_interval"]),
-    );
+    crate::bundle::set(&mut profile, "/syscalls/0/names", json!(["no_such_call", "sched_rr_get_interval"]));
     acts(case, profile, "EPERM")
 }
 
@@ -276,25 +252,15 @@ fn errno_with_an_action_that_has_none_is_refused(case: &Case) -> Outcome {
 
 fn several_architectures_are_accepted(case: &Case) -> Outcome {
     let mut profile = profile("SCMP_ACT_ERRNO");
-    let all = json!([
-        "SCMP_ARCH_X86_64",
-        "SCMP_ARCH_X86",
-        "SCMP_ARCH_X32",
-        "SCMP_ARCH_AARCH64"
-    ]);
+    let all = json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64"]);
     crate::bundle::set(&mut profile, "/architectures", all);
     acts(case, profile, "EPERM")
 }
 
 fn a_filter_that_kills_everything_does_not_hang(case: &Case) -> Outcome {
-    let bundle = case
-        .bundle()?
-        .with("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_KILL_PROCESS"}));
+    let bundle = case.bundle()?.with("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_KILL_PROCESS"}));
     let output = bundle.run(case)?;
     ensure!(output.status != 0, "{output}");
-    ensure!(
-        output.status >= 128 || !output.stderr.is_empty(),
-        "it fails without a message: {output}"
-    );
+    ensure!(output.status >= 128 || !output.stderr.is_empty(), "it fails without a message: {output}");
     Ok(())
 }

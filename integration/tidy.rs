@@ -54,11 +54,7 @@ fn every_source_file_is_in_the_architecture(_: &Case) -> Outcome {
     let architecture = fs::read_to_string(repository().join("ARCHITECTURE.md"))?;
     for (path, _) in sources(&repository().join("src"))? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        ensure!(
-            architecture.contains(&name),
-            "ARCHITECTURE.md does not name {}",
-            path.display()
-        );
+        ensure!(architecture.contains(&name), "ARCHITECTURE.md does not name {}", path.display());
     }
     Ok(())
 }
@@ -66,9 +62,7 @@ fn every_source_file_is_in_the_architecture(_: &Case) -> Outcome {
 fn unsafe_code_is_in_sys_only(_: &Case) -> Outcome {
     for (path, text) in sources(&repository().join("src"))? {
         let in_sys = path.ends_with("src/sys.rs") || path.parent().is_some_and(|parent| parent.ends_with("src/sys"));
-        let has_unsafe = text
-            .lines()
-            .any(|line| line.contains("unsafe {") || line.contains("allow(unsafe_code"));
+        let has_unsafe = text.lines().any(|line| line.contains("unsafe {") || line.contains("allow(unsafe_code"));
         ensure!(in_sys || !has_unsafe, "{} has unsafe code", path.display());
     }
     Ok(())
@@ -85,10 +79,7 @@ fn no_file_is_longer_than_a_sitting(_: &Case) -> Outcome {
 fn the_changelog_knows_the_version(_: &Case) -> Outcome {
     let changelog = fs::read_to_string(repository().join("CHANGELOG.md"))?;
     let manifest = fs::read_to_string(repository().join("Cargo.toml"))?;
-    let version = manifest
-        .lines()
-        .find_map(|line| line.strip_prefix("version = "))
-        .unwrap_or_default();
+    let version = manifest.lines().find_map(|line| line.strip_prefix("version = ")).unwrap_or_default();
     let version = version.trim_matches('"');
     ensure!(
         changelog.contains("Unreleased") || changelog.contains(version),
@@ -99,11 +90,7 @@ fn the_changelog_knows_the_version(_: &Case) -> Outcome {
 
 fn no_path_of_a_machine_and_no_registry_is_named(_: &Case) -> Outcome {
     // Put together here, so that this file does not name them itself.
-    let forbidden = [
-        ["crates", ".io/api"].concat(),
-        ["deb.", "debian.org"].concat(),
-        ["/wo", "rk/main"].concat(),
-    ];
+    let forbidden = [["crates", ".io/api"].concat(), ["deb.", "debian.org"].concat(), ["/wo", "rk/main"].concat()];
     for (path, text) in all_sources()? {
         for word in &forbidden {
             ensure!(!text.contains(word.as_str()), "{} names {word}", path.display());

@@ -25,10 +25,7 @@ pub fn is_known(name: &str) -> bool {
 fn mask(set: Option<&Capabilities>) -> u64 {
     // oci-spec prints SYS_ADMIN where caps reads CAP_SYS_ADMIN.
     let bit = |cap: &oci_spec::runtime::Capability| format!("CAP_{cap}").parse::<Capability>().map(|cap| cap.bitmask());
-    set.into_iter()
-        .flatten()
-        .filter_map(|cap| bit(cap).ok())
-        .fold(0, |mask, bit| mask | bit)
+    set.into_iter().flatten().filter_map(|cap| bit(cap).ok()).fold(0, |mask, bit| mask | bit)
 }
 
 impl CapabilitySets {
@@ -50,23 +47,13 @@ impl CapabilitySets {
         let wanted = self.bounding | self.effective | self.inheritable | self.permitted | self.ambient;
         let missing = wanted & !permitted;
         if missing != 0 {
-            let names: Vec<String> = caps::all()
-                .into_iter()
-                .filter(|cap| cap.bitmask() & missing != 0)
-                .map(|cap| cap.to_string())
-                .collect();
-            log::warning(&format!(
-                "cannot grant {}: the runtime does not have it",
-                names.join(", ")
-            ));
+            let names: Vec<String> =
+                caps::all().into_iter().filter(|cap| cap.bitmask() & missing != 0).map(|cap| cap.to_string()).collect();
+            log::warning(&format!("cannot grant {}: the runtime does not have it", names.join(", ")));
         }
-        for set in [
-            &mut self.bounding,
-            &mut self.effective,
-            &mut self.inheritable,
-            &mut self.permitted,
-            &mut self.ambient,
-        ] {
+        for set in
+            [&mut self.bounding, &mut self.effective, &mut self.inheritable, &mut self.permitted, &mut self.ambient]
+        {
             *set &= permitted;
         }
         Ok(self)
@@ -116,10 +103,7 @@ mod tests {
             serde_json::from_str(r#"{"bounding": ["CAP_CHOWN", "CAP_CHECKPOINT_RESTORE"], "effective": ["CAP_KILL"]}"#)
                 .unwrap();
         let sets = CapabilitySets::new(&sets);
-        assert_eq!(
-            (sets.bounding, sets.effective, sets.permitted),
-            (1 | 1 << 40, 1 << 5, 0)
-        );
+        assert_eq!((sets.bounding, sets.effective, sets.permitted), (1 | 1 << 40, 1 << 5, 0));
         assert!(is_known("CAP_BPF") && !is_known("CAP_TEST"));
     }
 }

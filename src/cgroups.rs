@@ -47,14 +47,9 @@ impl Config {
             return Err(Error::new("config.json: /linux/cgroupsPath: contains a NUL character"));
         }
         if path.is_some_and(|path| clean(path) == Path::new("/")) {
-            return Err(Error::new(
-                "config.json: /linux/cgroupsPath: cannot be the root of the hierarchy",
-            ));
+            return Err(Error::new("config.json: /linux/cgroupsPath: cannot be the root of the hierarchy"));
         }
-        Ok(Config {
-            path: path.map(Path::to_path_buf),
-            resources: Resources::new(resources)?,
-        })
+        Ok(Config { path: path.map(Path::to_path_buf), resources: Resources::new(resources)? })
     }
 }
 
@@ -128,10 +123,7 @@ impl Cgroups {
     /// Decides where the container's cgroups are and looks which of them exist; one that is in use is refused.
     pub fn locate(layout: &Layout, config: &Config, id: &str) -> Result<Cgroups> {
         let (unified, paths) = match layout {
-            Layout::Unified => (
-                true,
-                vec![("unified".to_string(), v2::path(config.path.as_deref(), id)?)],
-            ),
+            Layout::Unified => (true, vec![("unified".to_string(), v2::path(config.path.as_deref(), id)?)]),
             Layout::Legacy(hierarchies) => (false, v1::paths(hierarchies, config.path.as_deref(), id)?),
         };
         let mut directories = Vec::with_capacity(paths.len());
@@ -140,22 +132,14 @@ impl Cgroups {
             if made_from.is_none() {
                 refuse_if_used(&path)?;
             }
-            directories.push(Directory {
-                hierarchy,
-                path,
-                made_from,
-            });
+            directories.push(Directory { hierarchy, path, made_from });
         }
         Ok(Cgroups { unified, directories })
     }
 
     /// Makes the directories; on v2 also applies the limits, for the child will be born in them.
     pub fn make(&mut self, resources: &Resources) -> Result<Entrance> {
-        if self.unified {
-            v2::make(self, resources)
-        } else {
-            v1::make(self)
-        }
+        if self.unified { v2::make(self, resources) } else { v1::make(self) }
     }
 
     /// What can only be applied beside or after the clone: on v1 all limits, on v2 devices and the number of processes.
@@ -170,11 +154,7 @@ impl Cgroups {
 
     /// Opens what a cgroup mount of the container shows.
     pub fn view(&self) -> Result<View> {
-        if self.unified {
-            Ok(View::Unified)
-        } else {
-            v1::view(self)
-        }
+        if self.unified { Ok(View::Unified) } else { v1::view(self) }
     }
 
     /// The way for a further process into the container's cgroups.
@@ -194,50 +174,25 @@ impl Cgroups {
 
     /// How many processes of the container the kernel has killed for lack of memory, if it tells.
     pub fn oom_kills(&self) -> Option<u64> {
-        let (hierarchy, file) = if self.unified {
-            ("unified", "memory.events")
-        } else {
-            ("memory", "memory.oom_control")
-        };
-        let directory = self
-            .directories
-            .iter()
-            .find(|directory| directory.hierarchy == hierarchy)?;
+        let (hierarchy, file) =
+            if self.unified { ("unified", "memory.events") } else { ("memory", "memory.oom_control") };
+        let directory = self.directories.iter().find(|directory| directory.hierarchy == hierarchy)?;
         let text = std::fs::read_to_string(directory.path.join(file)).ok()?;
-        text.lines()
-            .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
     }
 
     /// The most memory that the container has used, in bytes.
     pub fn memory_peak(&self) -> Option<u64> {
-        let (hierarchy, file) = if self.unified {
-            ("unified", "memory.peak")
-        } else {
-            ("memory", "memory.max_usage_in_bytes")
-        };
-        let directory = self
-            .directories
-            .iter()
-            .find(|directory| directory.hierarchy == hierarchy)?;
-        std::fs::read_to_string(directory.path.join(file))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+        let (hierarchy, file) =
+            if self.unified { ("unified", "memory.peak") } else { ("memory", "memory.max_usage_in_bytes") };
+        let directory = self.directories.iter().find(|directory| directory.hierarchy == hierarchy)?;
+        std::fs::read_to_string(directory.path.join(file)).ok()?.trim().parse().ok()
     }
 
     /// Whether the processes are paused.
     pub fn is_frozen(&self) -> bool {
-        let (hierarchy, file) = if self.unified {
-            ("unified", "cgroup.freeze")
-        } else {
-            ("freezer", "freezer.state")
-        };
-        let Some(directory) = self
-            .directories
-            .iter()
-            .find(|directory| directory.hierarchy == hierarchy)
-        else {
+        let (hierarchy, file) = if self.unified { ("unified", "cgroup.freeze") } else { ("freezer", "freezer.state") };
+        let Some(directory) = self.directories.iter().find(|directory| directory.hierarchy == hierarchy) else {
             return false;
         };
         std::fs::read_to_string(directory.path.join(file))
@@ -276,9 +231,7 @@ impl Cgroups {
                 v1::kill(self)?
             }
             if Instant::now() > deadline {
-                return Err(Error::new(
-                    "processes of the container are still there 10 s after SIGKILL",
-                ));
+                return Err(Error::new("processes of the container are still there 10 s after SIGKILL"));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
@@ -321,11 +274,8 @@ fn refuse_if_used(path: &Path) -> Result<()> {
     let mut pids = Vec::new();
     collect_processes(path, &mut pids)?;
     if !pids.is_empty() {
-        return Err(Error::new(format!(
-            "container's cgroup is not empty: {} process(es) found",
-            pids.len()
-        ))
-        .hint(path.display()));
+        return Err(Error::new(format!("container's cgroup is not empty: {} process(es) found", pids.len()))
+            .hint(path.display()));
     }
     let frozen =
         |file: &str, value: &str| std::fs::read_to_string(path.join(file)).is_ok_and(|state| state.trim() == value);
@@ -445,11 +395,7 @@ fn write(directory: BorrowedFd<'_>, file: &str, value: &str) -> Result<()> {
     let fd = openat(directory, file, flags, Mode::empty()).map_err(|errno| {
         let error = Error::from(errno).context(what());
         let controller = file.split('.').next().unwrap_or_default();
-        if errno == Errno::ENOENT {
-            error.hint(format!("is the controller {controller} there?"))
-        } else {
-            error
-        }
+        if errno == Errno::ENOENT { error.hint(format!("is the controller {controller} there?")) } else { error }
     })?;
     nix::unistd::write(&fd, value.as_bytes()).context(what)?;
     Ok(())

@@ -166,13 +166,7 @@ pub struct DeleteArgs {
 #[derive(clap::Args, Debug)]
 pub struct ListArgs {
     /// table or json
-    #[arg(
-        short,
-        long,
-        value_name = "FORMAT",
-        default_value = "table",
-        allow_hyphen_values = true
-    )]
+    #[arg(short, long, value_name = "FORMAT", default_value = "table", allow_hyphen_values = true)]
     pub format: String,
     /// Only the ids
     #[arg(short, long)]
@@ -197,12 +191,7 @@ pub enum Parsed {
     /// Print this to stdout and exit with 0: help.
     Print(String),
     /// A wrong call: help for stdout, a first line for stderr, the message, and the exit status.
-    Wrong {
-        help: String,
-        usage: Option<String>,
-        message: String,
-        status: i32,
-    },
+    Wrong { help: String, usage: Option<String>, message: String, status: i32 },
 }
 
 /// Parses the command line.
@@ -240,96 +229,49 @@ fn explain(wrong: &clap::Error, words: &[OsString], command: &mut clap::Command)
         Some(ContextValue::Strings(texts)) => texts.join(" "),
         _ => String::new(),
     };
-    let flag = |text: String| {
-        text.split([' ', '='])
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches('-')
-            .to_string()
-    };
+    let flag = |text: String| text.split([' ', '=']).next().unwrap_or_default().trim_start_matches('-').to_string();
     let usage = |text: String| (Some(format!("Incorrect Usage: {text}\n")), text);
     let (usage, message) = match wrong.kind() {
         ErrorKind::InvalidSubcommand => {
             let message = format!("No help topic for '{}'\n", context(ContextKind::InvalidSubcommand));
-            return Parsed::Wrong {
-                help: String::new(),
-                usage: None,
-                message,
-                status: 3,
-            };
+            return Parsed::Wrong { help: String::new(), usage: None, message, status: 3 };
         }
         ErrorKind::MissingRequiredArgument | ErrorKind::TooFewValues if name.is_some() => {
             help = format!("Incorrect Usage.\n\n{help}");
             let name = name.unwrap_or_default();
-            let count = if matches!(name.as_str(), "exec" | "kill") {
-                "a minimum of 1"
-            } else {
-                "exactly 1"
-            };
-            (
-                None,
-                format!("{}: {name:?} requires {count} argument(s)", program(words)),
-            )
+            let count = if matches!(name.as_str(), "exec" | "kill") { "a minimum of 1" } else { "exactly 1" };
+            (None, format!("{}: {name:?} requires {count} argument(s)", program(words)))
         }
         ErrorKind::UnknownArgument if !context(ContextKind::InvalidArg).starts_with('-') => {
             help = format!("Incorrect Usage.\n\n{help}");
-            (
-                None,
-                format!(
-                    "{}: {:?} requires exactly 1 argument(s)",
-                    program(words),
-                    name.unwrap_or_default()
-                ),
-            )
+            (None, format!("{}: {:?} requires exactly 1 argument(s)", program(words), name.unwrap_or_default()))
         }
-        ErrorKind::UnknownArgument => usage(format!(
-            "flag provided but not defined: -{}",
-            flag(context(ContextKind::InvalidArg))
-        )),
-        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => usage(format!(
-            "flag needs an argument: -{}",
-            flag(context(ContextKind::InvalidArg))
-        )),
+        ErrorKind::UnknownArgument => {
+            usage(format!("flag provided but not defined: -{}", flag(context(ContextKind::InvalidArg))))
+        }
+        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
+            usage(format!("flag needs an argument: -{}", flag(context(ContextKind::InvalidArg))))
+        }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
-            let (value, name) = (
-                context(ContextKind::InvalidValue),
-                flag(context(ContextKind::InvalidArg)),
-            );
+            let (value, name) = (context(ContextKind::InvalidValue), flag(context(ContextKind::InvalidArg)));
             usage(format!("invalid value {value:?} for flag -{name}: parse error"))
         }
         _ => {
             let text = wrong.to_string();
-            let line = text
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .trim_start_matches("error: ")
-                .to_string();
+            let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_string();
             usage(line)
         }
     };
-    Parsed::Wrong {
-        help,
-        usage,
-        message,
-        status: 1,
-    }
+    Parsed::Wrong { help, usage, message, status: 1 }
 }
 
 fn program(words: &[OsString]) -> String {
-    words
-        .first()
-        .map_or_else(|| "corten".to_string(), |word| word.to_string_lossy().into_owned())
+    words.first().map_or_else(|| "corten".to_string(), |word| word.to_string_lossy().into_owned())
 }
 
 fn subcommand_name(words: &[OsString], command: &clap::Command) -> Option<String> {
     let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-    words
-        .iter()
-        .skip(1)
-        .filter_map(|word| word.to_str())
-        .find(|word| names.contains(word))
-        .map(str::to_string)
+    words.iter().skip(1).filter_map(|word| word.to_str()).find(|word| names.contains(word)).map(str::to_string)
 }
 
 /// Turns `-long` into `--long` up to `--`, and in exec and kill up to the first argument that is no flag, for what
@@ -355,11 +297,7 @@ fn rewrite(words: Vec<OsString>) -> Vec<OsString> {
         ended = bytes == b"--";
         let name = bytes.split(|&byte| byte == b'=').next().unwrap_or_default();
         // A flag of one letter is a short one in both worlds.
-        let long = if name.len() > 2 && !name.starts_with(b"--") {
-            [b"-", bytes].concat()
-        } else {
-            bytes.to_vec()
-        };
+        let long = if name.len() > 2 && !name.starts_with(b"--") { [b"-", bytes].concat() } else { bytes.to_vec() };
         // In exec and kill the value of a flag must not be taken for the first argument.
         let with_value: &[&[u8]] = &[
             b"-p",
@@ -387,10 +325,7 @@ fn rewrite(words: Vec<OsString>) -> Vec<OsString> {
 impl ExecArgs {
     /// The container's id and the words after it.
     pub fn split(&self) -> Result<(String, Vec<OsString>)> {
-        let (id, rest) = self
-            .words
-            .split_first()
-            .ok_or_else(|| Error::new("exec needs a container id"))?;
+        let (id, rest) = self.words.split_first().ok_or_else(|| Error::new("exec needs a container id"))?;
         let id = id.to_str().ok_or_else(|| Error::new("invalid container ID format"))?;
         Ok((id.to_string(), rest.to_vec()))
     }
@@ -402,11 +337,7 @@ mod tests {
 
     fn rewritten(line: &str) -> String {
         let words = rewrite(line.split(' ').map(OsString::from).collect());
-        words
-            .iter()
-            .map(|word| word.to_str().unwrap())
-            .collect::<Vec<_>>()
-            .join(" ")
+        words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -415,10 +346,7 @@ mod tests {
             rewritten("corten -root /r run -no-subreaper -b x id"),
             "corten --root /r run --no-subreaper -b x id"
         );
-        assert_eq!(
-            rewritten("corten exec -cwd /x c1 ls -all"),
-            "corten exec --cwd /x c1 ls -all"
-        );
+        assert_eq!(rewritten("corten exec -cwd /x c1 ls -all"), "corten exec --cwd /x c1 ls -all");
         assert_eq!(rewritten("corten exec c1 -- -long"), "corten exec c1 -- -long");
     }
 
@@ -431,9 +359,7 @@ mod tests {
     fn after_the_id_everything_belongs_to_the_program() {
         let words = ["corten", "exec", "-e", "A=b", "c1", "sh", "-c", "--env"].map(OsString::from);
         let arguments = Arguments::try_parse_from(words).unwrap();
-        let Some(Command::Exec(exec)) = arguments.command else {
-            panic!("not exec")
-        };
+        let Some(Command::Exec(exec)) = arguments.command else { panic!("not exec") };
         let (id, rest) = exec.split().unwrap();
         assert_eq!((id.as_str(), rest.len()), ("c1", 3));
     }

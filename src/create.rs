@@ -59,38 +59,18 @@ pub fn launch(root: &Path, args: &CreateArgs, start_later: bool) -> Result<Launc
         Ok(made) => made,
         Err(error) => return Err(remove_state(&container, error)),
     };
-    let mut launch = Launch {
-        args,
-        plan: &plan,
-        start_later,
-        container: &container,
-        record: &record,
-        child: None,
-        hooks: false,
-    };
+    let mut launch =
+        Launch { args, plan: &plan, start_later, container: &container, record: &record, child: None, hooks: false };
     match launch.run(entrance) {
         Ok(socket) => {
             let Some((pid, pidfd)) = launch.child else {
                 return Err(Error::new("no process was made"));
             };
-            Ok(Launched {
-                container,
-                record,
-                pid,
-                pidfd,
-                socket,
-            })
+            Ok(Launched { container, record, pid, pidfd, socket })
         }
         Err(error) => {
             let (child, hooks) = (launch.child.take(), launch.hooks);
-            Err(undo(
-                &container,
-                &record,
-                child.as_ref(),
-                hooks,
-                args.pid_file.as_deref(),
-                error,
-            ))
+            Err(undo(&container, &record, child.as_ref(), hooks, args.pid_file.as_deref(), error))
         }
     }
 }
@@ -149,17 +129,9 @@ impl Launch<'_> {
             wait: self.start_later || self.args.pid_file.is_some(),
             existing: open_namespaces(plan)?,
             sources: plan.rootfs.open()?,
-            null: if plan.rootfs.masked.is_empty() {
-                None
-            } else {
-                Some(masks::open_null()?)
-            },
+            null: if plan.rootfs.masked.is_empty() { None } else { Some(masks::open_null()?) },
             tasks: entrance.tasks,
-            view: if plan.rootfs.shows_cgroups() {
-                Some(cgroups.view()?)
-            } else {
-                None
-            },
+            view: if plan.rootfs.shows_cgroups() { Some(cgroups.view()?) } else { None },
             filter,
             keyring: keyring_name(&self.args.id, self.args.no_new_keyring)?,
             ignored_signals: signals::ignored()?,
@@ -168,12 +140,8 @@ impl Launch<'_> {
         // A process that is about to be visible in a container must not be open to its tracers (rule R11).
         nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
         let cgroup = entrance.into.as_ref().map(AsFd::as_fd);
-        let cloned = sys::clone(plan.namespaces.clone_flags(), cgroup).context(|| {
-            format!(
-                "make the container's process: clone3({:?})",
-                plan.namespaces.clone_flags()
-            )
-        })?;
+        let cloned = sys::clone(plan.namespaces.clone_flags(), cgroup)
+            .context(|| format!("make the container's process: clone3({:?})", plan.namespaces.clone_flags()))?;
         let (pid, pidfd) = match cloned {
             Cloned::Child => {
                 // Our copy of the parent's end would keep its EOF from us.
@@ -193,7 +161,8 @@ impl Launch<'_> {
             self.container.write_filter(filter)?;
         }
         if let Some(score) = plan.process.as_ref().and_then(|process| process.oom_score_adj) {
-            set_oom_score_adj(pid, score)?;
+            // A child that is gone cannot be adjusted, and knows better why.
+            set_oom_score_adj(pid, score).map_err(|error| socket.last_words().map_or(error, in_init))?;
         }
         let limited = cgroups.limit(&plan.cgroup.resources, cgroup);
         if !plan.namespaces.joins(CloneFlags::CLONE_NEWPID) {
@@ -232,22 +201,13 @@ impl Launch<'_> {
         }
     }
 
-    #[allow(
-        deprecated,
-        reason = "prestart is deprecated in the specification, and engines still use it"
-    )]
+    #[allow(deprecated, reason = "prestart is deprecated in the specification, and engines still use it")]
     fn run_hooks(&mut self) -> Result<()> {
         self.hooks = true;
-        let state = self
-            .record
-            .to_json(Status::Creating, self.child.as_ref().map(|(pid, _)| *pid));
+        let state = self.record.to_json(Status::Creating, self.child.as_ref().map(|(pid, _)| *pid));
         let hooks = &self.plan.hooks;
         hooks::run("prestart", hooks.prestart().as_deref().unwrap_or_default(), &state)?;
-        hooks::run(
-            "createRuntime",
-            hooks.create_runtime().as_deref().unwrap_or_default(),
-            &state,
-        )
+        hooks::run("createRuntime", hooks.create_runtime().as_deref().unwrap_or_default(), &state)
     }
 
     /// The child has handed over to another one, in an existing PID namespace: that is init now.
@@ -262,31 +222,15 @@ impl Launch<'_> {
     /// A child that ended without a word was killed, most likely for lack of memory.
     fn explain_death(&mut self) -> Error {
         let oom = self.record.cgroups.oom_kills().is_some_and(|kills| kills > 0);
-        let ended = self
-            .child
-            .as_ref()
-            .and_then(|(_, pidfd)| waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED).ok());
+        let ended =
+            self.child.as_ref().and_then(|(_, pidfd)| waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED).ok());
         match ended {
             Some(WaitStatus::Signaled(..)) if oom => {
-                let limit = self
-                    .plan
-                    .cgroup
-                    .resources
-                    .memory
-                    .limit
-                    .map(|limit| format!("the limit is {limit} bytes"));
-                let peak = self
-                    .record
-                    .cgroups
-                    .memory_peak()
-                    .map(|peak| format!("{peak} were used"));
+                let limit = self.plan.cgroup.resources.memory.limit.map(|limit| format!("the limit is {limit} bytes"));
+                let peak = self.record.cgroups.memory_peak().map(|peak| format!("{peak} were used"));
                 let figures: Vec<String> = limit.into_iter().chain(peak).collect();
                 let error = Error::new("container init was OOM-killed (memory limit too low?)");
-                if figures.is_empty() {
-                    error
-                } else {
-                    error.hint(figures.join(", "))
-                }
+                if figures.is_empty() { error } else { error.hint(figures.join(", ")) }
             }
             Some(WaitStatus::Signaled(_, signal, _)) => Error::new(format!("container init was killed by {signal}")),
             Some(WaitStatus::Exited(_, code)) => Error::new(format!("container init ended with status {code}")),
@@ -303,11 +247,8 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
         let changes = !plan.sysctls.is_empty() || names && namespace.kind == CloneFlags::CLONE_NEWUTS;
         if changes && namespace.is_own()? {
             let name = namespaces::name(namespace.kind);
-            return Err(Error::new(format!(
-                "{} is the runtime's own {name} namespace",
-                namespace.path.display()
-            ))
-            .hint("sysctl and hostname would change the host"));
+            return Err(Error::new(format!("{} is the runtime's own {name} namespace", namespace.path.display()))
+                .hint("sysctl and hostname would change the host"));
         }
     }
     Ok(existing)
@@ -367,9 +308,7 @@ pub fn check_preserved(count: u32) -> Result<()> {
     }
     for fd in (3..3 + count).map(|fd| fd as i32) {
         if !sys::is_open(fd) {
-            return Err(Error::new(format!(
-                "--preserve-fds {count}: descriptor {fd} is not open"
-            )));
+            return Err(Error::new(format!("--preserve-fds {count}: descriptor {fd} is not open")));
         }
     }
     Ok(())
@@ -377,11 +316,7 @@ pub fn check_preserved(count: u32) -> Result<()> {
 
 /// One keyring for each container, named after it.
 pub fn keyring_name(id: &str, stay: bool) -> Result<Option<CString>> {
-    if stay {
-        Ok(None)
-    } else {
-        Ok(Some(CString::new(format!("_ses.{id}"))?))
-    }
+    if stay { Ok(None) } else { Ok(Some(CString::new(format!("_ses.{id}"))?)) }
 }
 
 /// Written here, where /proc is the host's; the child is not dumpable and so could not.
@@ -389,10 +324,6 @@ pub fn set_oom_score_adj(pid: Pid, score: i32) -> Result<()> {
     files::write_value(Path::new(&format!("/proc/{pid}/oom_score_adj")), &score.to_string()).map_err(|error| {
         let denied = error.errno() == Some(nix::errno::Errno::EACCES);
         let error = error.context(format!("set oomScoreAdj to {score}"));
-        if denied {
-            error.hint("lowering it needs CAP_SYS_RESOURCE")
-        } else {
-            error
-        }
+        if denied { error.hint("lowering it needs CAP_SYS_RESOURCE") } else { error }
     })
 }

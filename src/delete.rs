@@ -33,15 +33,11 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     match status {
         Status::Stopped => {}
         Status::Created => {
-            return Err(
-                Error::new(format!("cannot delete container {id} that is not stopped: {status}"))
-                    .hint("use --force to kill and delete it"),
-            );
+            return Err(Error::new(format!("cannot delete container {id} that is not stopped: {status}"))
+                .hint("use --force to kill and delete it"));
         }
         _ => {
-            return Err(Error::new(format!(
-                "cannot delete container {id} that is not stopped: {status}"
-            )));
+            return Err(Error::new(format!("cannot delete container {id} that is not stopped: {status}")));
         }
     }
     kill_and_remove(&container, &record)
@@ -62,12 +58,7 @@ pub fn kill_and_remove(container: &Container, record: &Record) -> Result<()> {
 
 /// SIGKILL to init, and nobody else, waiting until it is gone. In a PID namespace of its own it takes all with it.
 fn kill_init(container: &Container) -> Result<()> {
-    let Some(pidfd) = container
-        .read_init()?
-        .map(|init: InitProcess| init.pidfd())
-        .transpose()?
-        .flatten()
-    else {
+    let Some(pidfd) = container.read_init()?.map(|init: InitProcess| init.pidfd()).transpose()?.flatten() else {
         return Ok(());
     };
     let what = || format!("kill the init of container {}", container.id);
@@ -80,10 +71,7 @@ fn kill_init(container: &Container) -> Result<()> {
         record.cgroups.thaw().context(what)?;
     }
     let mut wanted = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut wanted, PollTimeout::from(10_000u16))
-        .context(|| "poll")
-        .context(what)?
-    {
+    match poll(&mut wanted, PollTimeout::from(10_000u16)).context(|| "poll").context(what)? {
         0 => Err(Error::new(format!("{}: it is still there 10 s after SIGKILL", what()))),
         _ => Ok(()),
     }

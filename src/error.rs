@@ -20,18 +20,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error that no system call reported.
     pub fn new(text: impl Into<String>) -> Error {
-        Error {
-            text: text.into(),
-            errno: None,
-        }
+        Error { text: text.into(), errno: None }
     }
 
     /// An error whose text already tells everything, `errno` being kept for those who decide by it.
     pub fn with_errno(text: impl Into<String>, errno: Errno) -> Error {
-        Error {
-            text: text.into(),
-            errno: Some(errno),
-        }
+        Error { text: text.into(), errno: Some(errno) }
     }
 
     /// The errno of the system call that failed, if one did.
@@ -68,10 +62,7 @@ impl Error {
             0 => None,
             number => Some(Errno::from_raw(number)),
         };
-        Error {
-            text: String::from_utf8_lossy(text).into_owned(),
-            errno,
-        }
+        Error { text: String::from_utf8_lossy(text).into_owned(), errno }
     }
 }
 
@@ -93,10 +84,7 @@ pub fn errno_text(errno: Errno) -> String {
 
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Error {
-        Error {
-            text: errno_text(errno),
-            errno: Some(errno),
-        }
+        Error { text: errno_text(errno), errno: Some(errno) }
     }
 }
 

@@ -35,19 +35,14 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
     match status {
         Status::Running | Status::Created => {}
         Status::Paused => {
-            return Err(Error::new(
-                "cannot exec in a paused container (use --ignore-paused to override)",
-            ));
+            return Err(Error::new("cannot exec in a paused container (use --ignore-paused to override)"));
         }
         Status::Stopped => return Err(Error::new("cannot exec in a stopped container")),
         Status::Creating => return Err(Error::new("cannot exec in a container that is not created yet")),
     }
     let mut process = process(args, &words, &record)?;
     process.grant_what_is_there()?;
-    let init = init
-        .map(|init| init.pidfd().map(|pidfd| pidfd.map(|pidfd| (init, pidfd))))
-        .transpose()?
-        .flatten();
+    let init = init.map(|init| init.pidfd().map(|pidfd| pidfd.map(|pidfd| (init, pidfd)))).transpose()?.flatten();
     let Some((init, init_pidfd)) = init else {
         return Err(Error::new("cannot exec in a stopped container"));
     };
@@ -56,8 +51,7 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
 
     let outcome = converse(&socket, args, &process, pid);
     if let Err(error) = outcome {
-        let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-        let _ = nix::sys::wait::waitpid(pid, None);
+        end(pid, &pidfd);
         if let Some(file) = &args.pid_file {
             pidfile::remove(file, pid);
         }
@@ -82,11 +76,8 @@ fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Proce
         return Err(Error::new("exec args cannot be empty"));
     }
     let mut process = record.process.clone().unwrap_or_default();
-    let text = |word: &OsString| {
-        word.to_str()
-            .map(str::to_string)
-            .ok_or_else(|| Error::new(format!("{word:?} is not UTF-8")))
-    };
+    let text =
+        |word: &OsString| word.to_str().map(str::to_string).ok_or_else(|| Error::new(format!("{word:?} is not UTF-8")));
     process.set_args(Some(words.iter().map(text).collect::<Result<_>>()?));
     if let Some(cwd) = &args.cwd {
         process.set_cwd(cwd.clone());
@@ -111,9 +102,7 @@ fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Proce
 fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
     let number = |part: &str, what: &str| match part.parse::<u32>() {
         Ok(number) if number != u32::MAX && part.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
-        _ => Err(Error::new(format!(
-            "bad {what}: {part:?} is no number between 0 and 4294967294"
-        ))),
+        _ => Err(Error::new(format!("bad {what}: {part:?} is no number between 0 and 4294967294"))),
     };
     match text.split_once(':') {
         Some((uid, gid)) => Ok((number(uid, "uid")?, Some(number(gid, "gid")?))),
@@ -214,11 +203,23 @@ fn launch(
         };
         child.run()
     }
-    joined.leave()?;
+    let left = joined.leave();
     match cloned? {
-        Cloned::Parent(pid, pidfd) => Ok((pid, pidfd, socket)),
+        Cloned::Parent(pid, pidfd) => match left {
+            Ok(()) => Ok((pid, pidfd, socket)),
+            Err(error) => {
+                end(pid, &pidfd);
+                Err(error)
+            }
+        },
         Cloned::Child => Err(Error::new("the child came back")),
     }
+}
+
+/// Kills and reaps a process that must not go on.
+fn end(pid: Pid, pidfd: &OwnedFd) {
+    let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+    let _ = nix::sys::wait::waitpid(pid, None);
 }
 
 /// READY, the pid file, PROCEED, and the end of the conversation by execve.
@@ -324,21 +325,8 @@ mod tests {
     fn users_are_numbers() {
         assert_eq!(parse_user("1000"), Ok((1000, None)));
         assert_eq!(parse_user("1:2"), Ok((1, Some(2))));
-        for bad in [
-            "",
-            "root",
-            "-1",
-            "+1",
-            " 1",
-            "1 ",
-            "1:",
-            ":1",
-            "1:-5",
-            "4294967295",
-            "4294967296",
-            "1:2:3",
-            "0x1",
-        ] {
+        for bad in ["", "root", "-1", "+1", " 1", "1 ", "1:", ":1", "1:-5", "4294967295", "4294967296", "1:2:3", "0x1"]
+        {
             assert!(parse_user(bad).is_err(), "{bad:?}");
         }
     }

@@ -119,9 +119,7 @@ pub fn features() -> Result<()> {
         },
     });
     let text = serde_json::to_string_pretty(&features)?;
-    std::io::stdout()
-        .write_all(format!("{text}\n").as_bytes())
-        .context(|| "write to stdout")
+    std::io::stdout().write_all(format!("{text}\n").as_bytes()).context(|| "write to stdout")
 }
 
 /// libseccomp's, which is part of this program.

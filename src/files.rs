@@ -19,12 +19,7 @@ pub fn open(path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
 /// Opens a path below a directory, close-on-exec; `mode` counts if it is created.
 pub fn open_at(directory: BorrowedFd<'_>, path: &Path, flags: OFlag, mode: u32) -> nix::Result<OwnedFd> {
     loop {
-        match openat(
-            directory,
-            path,
-            flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY,
-            Mode::from_bits_truncate(mode),
-        ) {
+        match openat(directory, path, flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::from_bits_truncate(mode)) {
             Err(Errno::EINTR) => {}
             other => return other,
         }

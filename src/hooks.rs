@@ -49,16 +49,9 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
         command.env(name, value);
     }
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().context(|| "start it")?;
-    let timeout = hook
-        .timeout()
-        .and_then(|seconds| u64::try_from(seconds).ok())
-        .map(Duration::from_secs);
+    let timeout = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
     let finished = supervise(&mut child, state.as_bytes(), timeout);
     // Nothing of a hook that is over may stay, and a hook that is not over is killed as a whole.
     if finished.is_err() {
@@ -72,11 +65,7 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
         (Some(code), _) => Error::new(format!("exit status {code}")),
         (None, signal) => Error::new(format!("killed by signal {}", signal.unwrap_or(0))),
     };
-    Err(if output.is_empty() {
-        error
-    } else {
-        error.hint(format!("it wrote: {output}"))
-    })
+    Err(if output.is_empty() { error } else { error.hint(format!("it wrote: {output}")) })
 }
 
 /// Feeds stdin, collects stderr and waits for the end, all at once and bounded in time.
@@ -99,10 +88,7 @@ fn supervise(child: &mut Child, state: &[u8], timeout: Option<Duration>) -> Resu
         wanted.extend(stdin.as_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLOUT)));
         let wait = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
             Some(Duration::ZERO) => {
-                return Err(Error::new(format!(
-                    "not finished after {} s",
-                    timeout.unwrap_or_default().as_secs()
-                )));
+                return Err(Error::new(format!("not finished after {} s", timeout.unwrap_or_default().as_secs())));
             }
             // A poll lasts 50 days at most; the loop comes back.
             Some(left) => {
@@ -138,9 +124,7 @@ fn supervise(child: &mut Child, state: &[u8], timeout: Option<Duration>) -> Resu
 
 fn set_nonblocking(fd: std::os::fd::BorrowedFd<'_>) -> Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
-        .map(drop)
-        .context(|| "fcntl(O_NONBLOCK)")
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop).context(|| "fcntl(O_NONBLOCK)")
 }
 
 /// Reads what is there, keeping the beginning; whether the pipe has ended.
@@ -188,12 +172,7 @@ mod tests {
     fn the_time_out_kills_the_whole_group() {
         let hook = hook(r#"{"path": "/bin/sh", "args": ["sh", "-c", "sleep 100 & wait"], "timeout": 1}"#);
         let begin = Instant::now();
-        assert!(
-            run("prestart", &[hook], "{}")
-                .unwrap_err()
-                .to_string()
-                .contains("not finished after 1 s")
-        );
+        assert!(run("prestart", &[hook], "{}").unwrap_err().to_string().contains("not finished after 1 s"));
         assert!(begin.elapsed() < Duration::from_secs(5));
     }
 }

@@ -170,24 +170,15 @@ impl Init<'_> {
     /// Joins an existing PID namespace, by one more clone, for setns(2) only counts for children. It comes so late
     /// because a process in there could look at us: by now we hold nothing of the host (rule R11).
     fn enter_pid_namespace(&self) -> Result<()> {
-        let Some(namespace) = self
-            .existing
-            .iter()
-            .find(|namespace| namespace.kind == CloneFlags::CLONE_NEWPID)
-        else {
+        let Some(namespace) = self.existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWPID) else {
             return Ok(());
         };
         let what = || format!("join the pid namespace {}", namespace.path.display());
         let sockets = std::iter::once(self.socket.as_fd()).chain(self.start.as_ref().map(AsFd::as_fd));
         let keep: Vec<_> = sockets.chain([namespace.fd.as_fd()]).collect();
         process::close_all_but(&keep, self.preserve_fds).context(what)?;
-        sys::setns(namespace.fd.as_fd(), CloneFlags::CLONE_NEWPID)
-            .context(|| "setns")
-            .context(what)?;
-        match sys::clone(CloneFlags::CLONE_PARENT, None)
-            .context(|| "clone3")
-            .context(what)?
-        {
+        sys::setns(namespace.fd.as_fd(), CloneFlags::CLONE_NEWPID).context(|| "setns").context(what)?;
+        match sys::clone(CloneFlags::CLONE_PARENT, None).context(|| "clone3").context(what)? {
             Cloned::Parent(pid, _) => {
                 self.socket.send(&Message::Init(pid.as_raw()))?;
                 sys::exit(0)
@@ -202,9 +193,7 @@ impl Init<'_> {
 
     /// The last part: the container's own process takes over.
     fn become_process(&self) -> Result<Infallible> {
-        let keep: Vec<_> = std::iter::once(self.socket.as_fd())
-            .chain(self.start.as_ref().map(AsFd::as_fd))
-            .collect();
+        let keep: Vec<_> = std::iter::once(self.socket.as_fd()).chain(self.start.as_ref().map(AsFd::as_fd)).collect();
         let ready = match &self.plan.process {
             Some(process) => Some(self.confinement(process).apply(&keep)?),
             None => None,
@@ -261,19 +250,12 @@ impl Init<'_> {
         if list.is_empty() {
             return Ok(());
         }
-        hooks::run(
-            "startContainer",
-            list,
-            &self.record.to_json(Status::Created, Some(nix::unistd::getpid())),
-        )
+        hooks::run("startContainer", list, &self.record.to_json(Status::Created, Some(nix::unistd::getpid())))
     }
 }
 
 /// Whether the parent has to be asked before pivot_root.
-#[allow(
-    deprecated,
-    reason = "prestart is deprecated in the specification, and engines still use it"
-)]
+#[allow(deprecated, reason = "prestart is deprecated in the specification, and engines still use it")]
 pub fn has_create_hooks(plan: &Plan) -> bool {
     let hooks = &plan.hooks;
     [hooks.prestart(), hooks.create_runtime(), hooks.create_container()]

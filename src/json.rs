@@ -17,10 +17,7 @@ type Trace = RefCell<Vec<String>>;
 pub fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8], name: &str) -> Result<T> {
     let trace = Trace::default();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = T::deserialize(Strict {
-        inner: &mut deserializer,
-        trace: &trace,
-    });
+    let value = T::deserialize(Strict { inner: &mut deserializer, trace: &trace });
     match value.and_then(|value| deserializer.end().map(|()| value)) {
         Ok(value) => Ok(value),
         Err(error) if error.is_data() => {
@@ -39,10 +36,7 @@ struct Strict<'a, I> {
 
 impl<'a, I> Strict<'a, I> {
     fn around<J>(&self, inner: J) -> Strict<'a, J> {
-        Strict {
-            inner,
-            trace: self.trace,
-        }
+        Strict { inner, trace: self.trace }
     }
 }
 
@@ -158,20 +152,12 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<'_, V> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> std::result::Result<V::Value, A::Error> {
-        let access = Elements {
-            access,
-            trace: self.trace,
-            index: 0,
-        };
+        let access = Elements { access, trace: self.trace, index: 0 };
         self.inner.visit_seq(access)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, access: A) -> std::result::Result<V::Value, A::Error> {
-        let access = Members {
-            access,
-            trace: self.trace,
-            key: Cell::default(),
-        };
+        let access = Members { access, trace: self.trace, key: Cell::default() };
         self.inner.visit_map(access)
     }
 
@@ -203,10 +189,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Elements<'_, A> {
         &mut self,
         seed: T,
     ) -> std::result::Result<Option<T::Value>, A::Error> {
-        let element = self.access.next_element_seed(Strict {
-            inner: seed,
-            trace: self.trace,
-        });
+        let element = self.access.next_element_seed(Strict { inner: seed, trace: self.trace });
         if element.is_err() {
             self.trace.borrow_mut().push(self.index.to_string());
         }
@@ -230,17 +213,11 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, 'de, A> {
     type Error = A::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> std::result::Result<Option<K::Value>, A::Error> {
-        self.access.next_key_seed(Key {
-            inner: seed,
-            key: &self.key,
-        })
+        self.access.next_key_seed(Key { inner: seed, key: &self.key })
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> std::result::Result<T::Value, A::Error> {
-        let value = self.access.next_value_seed(Strict {
-            inner: seed,
-            trace: self.trace,
-        });
+        let value = self.access.next_value_seed(Strict { inner: seed, trace: self.trace });
         if value.is_err() {
             let key = self.key.take().replace('~', "~0").replace('/', "~1");
             self.trace.borrow_mut().push(key);
@@ -259,10 +236,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Key<'_, 'de, S> {
     type Value = S::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<S::Value, D::Error> {
-        self.inner.deserialize(Key {
-            inner: deserializer,
-            key: self.key,
-        })
+        self.inner.deserialize(Key { inner: deserializer, key: self.key })
     }
 }
 
@@ -270,10 +244,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Key<'_, 'de, D> {
     type Error = D::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> std::result::Result<V::Value, D::Error> {
-        self.inner.deserialize_any(Key {
-            inner: visitor,
-            key: self.key,
-        })
+        self.inner.deserialize_any(Key { inner: visitor, key: self.key })
     }
 
     serde::forward_to_deserialize_any! {
@@ -319,17 +290,9 @@ mod tests {
     #[test]
     fn an_error_names_its_place() {
         let text = r#"{"process": {"user": {"uid": 0}, "cwd": "/", "args": ["a", 1]}}"#;
-        assert!(
-            message(text).starts_with("config.json: /process/args/1: invalid type: integer"),
-            "{}",
-            message(text)
-        );
+        assert!(message(text).starts_with("config.json: /process/args/1: invalid type: integer"), "{}", message(text));
         let text = r#"{"linux": {"sysctl": {"a/b~c": 1}}}"#;
-        assert!(
-            message(text).starts_with("config.json: /linux/sysctl/a~1b~0c: "),
-            "{}",
-            message(text)
-        );
+        assert!(message(text).starts_with("config.json: /linux/sysctl/a~1b~0c: "), "{}", message(text));
         assert!(message(r#"{"linux": "#).starts_with("config.json: EOF"));
         assert!(message(r#"{"root": {"path": "/"}, "root": {"path": "/"}}"#).contains("duplicate field"));
     }

@@ -27,11 +27,7 @@ pub fn kill(root: &Path, words: &[String], all: bool) -> Result<()> {
         others = record.cgroups.signal(signal)?;
     }
     let gone = || {
-        if all || others > 0 {
-            Ok(())
-        } else {
-            Err(Error::new("container not running"))
-        }
+        if all || others > 0 { Ok(()) } else { Err(Error::new("container not running")) }
     };
     let Some(pidfd) = init.map(|init| init.pidfd()).transpose()?.flatten() else {
         return gone();

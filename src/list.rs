@@ -22,9 +22,7 @@ pub fn list(root: &Path, args: &ListArgs) -> Result<()> {
     } else {
         table(&descriptions)
     };
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .context(|| "write to stdout")
+    std::io::stdout().write_all(text.as_bytes()).context(|| "write to stdout")
 }
 
 fn descriptions(root: &Path) -> Result<Vec<Description>> {
@@ -59,9 +57,7 @@ fn json(descriptions: &[Description]) -> Result<String> {
     if descriptions.is_empty() {
         return Ok("null\n".to_string());
     }
-    let objects = descriptions
-        .iter()
-        .map(|one| one.to_json(&owner(one.record.owner), false));
+    let objects = descriptions.iter().map(|one| one.to_json(&owner(one.record.owner), false));
     Ok(format!("[{}]\n", objects.collect::<Result<Vec<_>>>()?.join(",")))
 }
 
@@ -82,11 +78,7 @@ fn table(descriptions: &[Description]) -> String {
     let mut text = String::new();
     for row in &rows {
         for (column, cell) in row.iter().enumerate().take(5) {
-            let longest = rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(|cell| cell.chars().count())
-                .max();
+            let longest = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
             let width = (longest.unwrap_or(0) + 3).max(12);
             text.push_str(&format!("{cell:width$}"));
         }

@@ -57,16 +57,8 @@ pub fn open(file: Option<&Path>, format: Format, debug: bool) -> Result<()> {
         // A log that is a FIFO without a reader must not hang us (rule R23), hence O_NONBLOCK.
         Some(path) => {
             let mut options = OpenOptions::new();
-            options
-                .append(true)
-                .create(true)
-                .mode(0o644)
-                .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-            Some(
-                options
-                    .open(path)
-                    .context(|| format!("open the log file {}", path.display()))?,
-            )
+            options.append(true).create(true).mode(0o644).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+            Some(options.open(path).context(|| format!("open the log file {}", path.display()))?)
         }
         None => None,
     };
@@ -103,11 +95,7 @@ pub fn fatal(message: &str) {
 }
 
 fn write(level: Level, message: &str) {
-    static DEFAULT: Log = Log {
-        file: None,
-        format: Format::Text,
-        debug: false,
-    };
+    static DEFAULT: Log = Log { file: None, format: Format::Text, debug: false };
     let log = LOG.get().unwrap_or(&DEFAULT);
     let line = render(log.format, level, message, SystemTime::now());
     // There is nowhere to report that the log itself cannot be written.
@@ -123,10 +111,7 @@ fn render(format: Format, level: Level, message: &str, time: SystemTime) -> Stri
         Format::Text => format!("time=\"{time}\" level={} msg={}\n", level.name(), quote(message)),
         Format::Json => {
             let message = serde_json::Value::from(message);
-            format!(
-                "{{\"level\":\"{}\",\"msg\":{message},\"time\":\"{time}\"}}\n",
-                level.name()
-            )
+            format!("{{\"level\":\"{}\",\"msg\":{message},\"time\":\"{time}\"}}\n", level.name())
         }
     }
 }

@@ -46,21 +46,12 @@ use std::path::PathBuf;
 
 /// The program, from its arguments to its exit status. `sys` has the entry point that calls it.
 fn run(args: Vec<OsString>) -> i32 {
-    let protected = if enters_container(&args) {
-        selfexe::protect(&args)
-    } else {
-        Ok(())
-    };
+    let protected = if enters_container(&args) { selfexe::protect(&args) } else { Ok(()) };
     sys::ignore_sigpipe();
     let status = match cli::parse(args) {
         Parsed::Run(arguments) => execute(*arguments, protected),
         Parsed::Print(text) => print(&text),
-        Parsed::Wrong {
-            help,
-            usage,
-            message,
-            status,
-        } => {
+        Parsed::Wrong { help, usage, message, status } => {
             print(&help);
             if let Some(usage) = usage {
                 let _ = writeln!(std::io::stderr(), "{usage}");
@@ -77,9 +68,7 @@ fn run(args: Vec<OsString>) -> i32 {
 /// Whether these may be the words of a command whose process becomes visible in a container. It is asked before they are
 /// parsed, for the answer may be to start anew; a container called `run` costs one start more.
 fn enters_container(args: &[OsString]) -> bool {
-    args.iter()
-        .skip(1)
-        .any(|word| word == "create" || word == "run" || word == "exec")
+    args.iter().skip(1).any(|word| word == "create" || word == "run" || word == "exec")
 }
 
 fn execute(arguments: Arguments, protected: Result<()>) -> i32 {

@@ -49,10 +49,7 @@ pub fn name(kind: CloneFlags) -> &'static str {
 impl Namespaces {
     /// Checks the list: every type once, paths absolute.
     pub fn new(list: &[LinuxNamespace]) -> Result<Namespaces> {
-        let mut namespaces = Namespaces {
-            create: CloneFlags::empty(),
-            join: Vec::new(),
-        };
+        let mut namespaces = Namespaces { create: CloneFlags::empty(), join: Vec::new() };
         for (index, namespace) in list.iter().enumerate() {
             let bad = |why: &str| Err(Error::new(format!("config.json: /linux/namespaces/{index}: {why}")));
             let kind = match namespace.typ() {
@@ -113,16 +110,10 @@ impl Namespaces {
             let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
             let fd = files::open(path, flags).context(|| "open").context(what)?;
             match sys::namespace_type(fd.as_fd()) {
-                Ok(found) if found == *kind => opened.push(Existing {
-                    kind: *kind,
-                    path: path.clone(),
-                    fd,
-                }),
+                Ok(found) if found == *kind => opened.push(Existing { kind: *kind, path: path.clone(), fd }),
                 Ok(found) => {
-                    return Err(
-                        Error::with_errno(format!("it is a {} namespace", name(found)), nix::Error::EINVAL)
-                            .context(what()),
-                    );
+                    return Err(Error::with_errno(format!("it is a {} namespace", name(found)), nix::Error::EINVAL)
+                        .context(what()));
                 }
                 Err(_) => return Err(Error::with_errno("it is no namespace", nix::Error::EINVAL).context(what())),
             }
@@ -148,17 +139,9 @@ impl Existing {
 
 /// Joins what the child joins at once: everything but a PID namespace.
 pub fn join(existing: &[Existing]) -> Result<()> {
-    for namespace in existing
-        .iter()
-        .filter(|namespace| namespace.kind != CloneFlags::CLONE_NEWPID)
-    {
-        sys::setns(namespace.fd.as_fd(), namespace.kind).context(|| {
-            format!(
-                "join the {} namespace {}: setns",
-                name(namespace.kind),
-                namespace.path.display()
-            )
-        })?;
+    for namespace in existing.iter().filter(|namespace| namespace.kind != CloneFlags::CLONE_NEWPID) {
+        sys::setns(namespace.fd.as_fd(), namespace.kind)
+            .context(|| format!("join the {} namespace {}: setns", name(namespace.kind), namespace.path.display()))?;
     }
     Ok(())
 }
@@ -177,10 +160,7 @@ mod tests {
             r#"[{"type":"pid"},{"type":"mount"},{"type":"network"},{"type":"cgroup"},{"type":"ipc","path":"/x"}]"#,
         )
         .unwrap();
-        assert_eq!(
-            namespaces.clone_flags(),
-            CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS
-        );
+        assert_eq!(namespaces.clone_flags(), CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS);
         assert_eq!(namespaces.unshare_flags(), CloneFlags::CLONE_NEWNET);
         assert!(namespaces.creates(CloneFlags::CLONE_NEWCGROUP) && namespaces.joins(CloneFlags::CLONE_NEWIPC));
         assert!(!namespaces.has(CloneFlags::CLONE_NEWUTS));
@@ -188,18 +168,8 @@ mod tests {
 
     #[test]
     fn duplicates_and_relative_paths_are_refused() {
-        assert!(
-            parse(r#"[{"type":"pid"},{"type":"pid","path":"/x"}]"#)
-                .unwrap_err()
-                .to_string()
-                .contains("twice")
-        );
-        assert!(
-            parse(r#"[{"type":"pid","path":"x"}]"#)
-                .unwrap_err()
-                .to_string()
-                .contains("absolute")
-        );
+        assert!(parse(r#"[{"type":"pid"},{"type":"pid","path":"/x"}]"#).unwrap_err().to_string().contains("twice"));
+        assert!(parse(r#"[{"type":"pid","path":"x"}]"#).unwrap_err().to_string().contains("absolute"));
     }
 
     #[test]

@@ -11,7 +11,5 @@ pub fn loopback_up() -> Result<()> {
     let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .context(|| "socket")
         .context(what)?;
-    sys::set_interface_up(socket.as_fd(), c"lo")
-        .context(|| "ioctl(SIOCSIFFLAGS)")
-        .context(what)
+    sys::set_interface_up(socket.as_fd(), c"lo").context(|| "ioctl(SIOCSIFFLAGS)").context(what)
 }

@@ -15,19 +15,11 @@ const MAX_SIZE: u64 = 4 << 20;
 /// The environment with HOME, if it has none or an empty one: the user's home directory, `/` if he has none.
 pub fn with_home(env: &[CString], uid: u32) -> Result<Vec<CString>> {
     let mut env = env.to_vec();
-    let set = |variable: &CString| {
-        variable
-            .as_bytes()
-            .strip_prefix(b"HOME=")
-            .is_some_and(|home| !home.is_empty())
-    };
+    let set = |variable: &CString| variable.as_bytes().strip_prefix(b"HOME=").is_some_and(|home| !home.is_empty());
     if !env.iter().any(set) {
         let home = [b"HOME=", home_of(uid).as_deref().unwrap_or(b"/")].concat();
         let home = CString::new(home).context(|| "HOME of /etc/passwd")?;
-        match env
-            .iter_mut()
-            .find(|variable| variable.as_bytes().starts_with(b"HOME="))
-        {
+        match env.iter_mut().find(|variable| variable.as_bytes().starts_with(b"HOME=")) {
             Some(empty) => *empty = home,
             None => env.push(home),
         }

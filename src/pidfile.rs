@@ -13,13 +13,9 @@ pub fn write(path: &Path, pid: Pid) -> Result<()> {
     let what = || format!("write the pid file {}", path.display());
     let temporary = temporary(path).context(what)?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let fd = open(&temporary, flags, Mode::from_bits_truncate(0o644))
-        .context(|| "open")
-        .context(what)?;
+    let fd = open(&temporary, flags, Mode::from_bits_truncate(0o644)).context(|| "open").context(what)?;
     let written = File::from(fd).write_all(pid.to_string().as_bytes()).context(|| "write");
-    let result = written
-        .and_then(|()| std::fs::rename(&temporary, path).context(|| "rename"))
-        .context(what);
+    let result = written.and_then(|()| std::fs::rename(&temporary, path).context(|| "rename")).context(what);
     if result.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }

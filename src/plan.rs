@@ -93,10 +93,7 @@ pub fn read_config(path: &Path) -> Result<Vec<u8>> {
     }
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     if size > MAX_CONFIG {
-        return Err(Error::new(format!(
-            "{} has {size} bytes; the limit is {MAX_CONFIG}",
-            path.display()
-        )));
+        return Err(Error::new(format!("{} has {size} bytes; the limit is {MAX_CONFIG}", path.display())));
     }
     files::read(fd, size as usize, MAX_CONFIG as usize).context(|| format!("read {}", path.display()))
 }
@@ -163,9 +160,7 @@ impl Plan {
         let domainname = spec.domainname().clone().filter(|name| !name.is_empty());
         for (name, pointer) in [(&hostname, "/hostname"), (&domainname, "/domainname")] {
             if name.is_some() && !namespaces.has(nix::sched::CloneFlags::CLONE_NEWUTS) {
-                return Err(Error::new(format!(
-                    "config.json: {pointer}: needs a private uts namespace"
-                )));
+                return Err(Error::new(format!("config.json: {pointer}: needs a private uts namespace")));
             }
             if let Some(name) = name {
                 check_text(name, pointer, 64)?;
@@ -179,12 +174,7 @@ impl Plan {
             crate::seccomp::check(profile)?;
         }
         Ok(Plan {
-            sysctls: sysctl::plan(
-                linux.sysctl().as_ref(),
-                &namespaces,
-                hostname.is_some(),
-                domainname.is_some(),
-            )?,
+            sysctls: sysctl::plan(linux.sysctl().as_ref(), &namespaces, hostname.is_some(), domainname.is_some())?,
             cgroup: cgroups::Config::new(linux.cgroups_path().as_deref(), linux.resources().as_ref())?,
             seccomp: linux.seccomp().clone(),
             oci_version: spec.version().clone(),
@@ -207,8 +197,7 @@ fn check_version(version: &str) -> Result<()> {
     let (core, build) = version.split_once('+').unwrap_or((version, "0"));
     let (core, pre) = core.split_once('-').unwrap_or((core, "0"));
     let identifiers = |text: &str| {
-        text.split('.')
-            .all(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
+        text.split('.').all(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
     };
     let number = |text: &str| match text {
         "0" => Some(0),
@@ -241,10 +230,7 @@ fn check_text(text: &str, pointer: &str, max: usize) -> Result<()> {
         return Err(Error::new(format!("config.json: {pointer}: contains a NUL character")));
     }
     if text.len() > max {
-        return Err(Error::new(format!(
-            "config.json: {pointer}: {} bytes are more than {max}",
-            text.len()
-        )));
+        return Err(Error::new(format!("config.json: {pointer}: {} bytes are more than {max}", text.len())));
     }
     Ok(())
 }
@@ -259,33 +245,15 @@ fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
         ("/solaris", spec.solaris().is_some()),
         ("/vm", spec.vm().is_some()),
         ("/zos", spec.zos().is_some()),
-        (
-            "/linux/uidMappings",
-            linux.is_some_and(|l| l.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
-        ),
-        (
-            "/linux/gidMappings",
-            linux.is_some_and(|l| l.gid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
-        ),
-        (
-            "/linux/timeOffsets",
-            linux.is_some_and(|l| l.time_offsets().as_ref().is_some_and(|m| !m.is_empty())),
-        ),
-        (
-            "/linux/netDevices",
-            linux.is_some_and(|l| l.net_devices().as_ref().is_some_and(|m| !m.is_empty())),
-        ),
+        ("/linux/uidMappings", linux.is_some_and(|l| l.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()))),
+        ("/linux/gidMappings", linux.is_some_and(|l| l.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()))),
+        ("/linux/timeOffsets", linux.is_some_and(|l| l.time_offsets().as_ref().is_some_and(|m| !m.is_empty()))),
+        ("/linux/netDevices", linux.is_some_and(|l| l.net_devices().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/intelRdt", linux.is_some_and(|l| l.intel_rdt().is_some())),
-        (
-            "/linux/memoryPolicy",
-            linux.is_some_and(|l| l.memory_policy().is_some()),
-        ),
+        ("/linux/memoryPolicy", linux.is_some_and(|l| l.memory_policy().is_some())),
         ("/linux/personality", linux.is_some_and(|l| l.personality().is_some())),
         ("/linux/mountLabel", linux.is_some_and(|l| some(l.mount_label()))),
-        (
-            "/linux/resources/blockIO",
-            resources.is_some_and(|r| r.block_io().as_ref().is_some_and(block_io_is_set)),
-        ),
+        ("/linux/resources/blockIO", resources.is_some_and(|r| r.block_io().as_ref().is_some_and(block_io_is_set))),
         (
             "/linux/resources/hugepageLimits",
             resources.is_some_and(|r| r.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty())),
@@ -298,15 +266,10 @@ fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
                 })
             }),
         ),
-        (
-            "/linux/resources/rdma",
-            resources.is_some_and(|r| r.rdma().as_ref().is_some_and(|m| !m.is_empty())),
-        ),
+        ("/linux/resources/rdma", resources.is_some_and(|r| r.rdma().as_ref().is_some_and(|m| !m.is_empty()))),
     ];
     match table.iter().find(|(_, present)| *present) {
-        Some((pointer, _)) => Err(Error::new(format!(
-            "config.json: {pointer}: not supported by this version"
-        ))),
+        Some((pointer, _)) => Err(Error::new(format!("config.json: {pointer}: not supported by this version"))),
         None => Ok(()),
     }
 }
@@ -341,18 +304,12 @@ fn block_io_is_set(io: &oci_spec::runtime::LinuxBlockIo) -> bool {
 }
 
 /// The hooks by name, in the order of the life cycle.
-#[allow(
-    deprecated,
-    reason = "prestart is deprecated in the specification, and engines still use it"
-)]
+#[allow(deprecated, reason = "prestart is deprecated in the specification, and engines still use it")]
 pub fn hook_lists(hooks: &Hooks) -> [(&'static str, &[Hook]); 6] {
     [
         ("prestart", hooks.prestart().as_deref().unwrap_or_default()),
         ("createRuntime", hooks.create_runtime().as_deref().unwrap_or_default()),
-        (
-            "createContainer",
-            hooks.create_container().as_deref().unwrap_or_default(),
-        ),
+        ("createContainer", hooks.create_container().as_deref().unwrap_or_default()),
         ("startContainer", hooks.start_container().as_deref().unwrap_or_default()),
         ("poststart", hooks.poststart().as_deref().unwrap_or_default()),
         ("poststop", hooks.poststop().as_deref().unwrap_or_default()),
@@ -395,11 +352,7 @@ impl Process {
         if args.is_empty() {
             return Err(bad("/args", "must have at least one entry"));
         }
-        let args = args
-            .iter()
-            .enumerate()
-            .map(|(i, arg)| text(&format!("/args/{i}"), arg))
-            .collect::<Result<_>>()?;
+        let args = args.iter().enumerate().map(|(i, arg)| text(&format!("/args/{i}"), arg)).collect::<Result<_>>()?;
         let cwd = process.cwd().to_str().ok_or_else(|| bad("/cwd", "is not UTF-8"))?;
         if !cwd.starts_with('/') {
             return Err(bad("/cwd", "must be an absolute path"));
@@ -425,11 +378,7 @@ impl Process {
             groups: user.additional_gids().clone().unwrap_or_default(),
             umask,
             // Without the property there are none, not those of the runtime.
-            capabilities: process
-                .capabilities()
-                .as_ref()
-                .map(CapabilitySets::new)
-                .unwrap_or_default(),
+            capabilities: process.capabilities().as_ref().map(CapabilitySets::new).unwrap_or_default(),
             rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default(), whence)?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj,
@@ -446,9 +395,7 @@ fn environment(entries: &[String], whence: &str) -> Result<Vec<CString>> {
         let name = match entry.split_once('=') {
             Some((name, _)) if !name.is_empty() && !entry.contains('\0') => name,
             _ => {
-                return Err(Error::new(format!(
-                    "{whence}/env/{index}: must have the form NAME=VALUE: {entry:?}"
-                )));
+                return Err(Error::new(format!("{whence}/env/{index}: must have the form NAME=VALUE: {entry:?}")));
             }
         };
         match positions.get(name).and_then(|position| last.get_mut(*position)) {
@@ -459,9 +406,7 @@ fn environment(entries: &[String], whence: &str) -> Result<Vec<CString>> {
             }
         }
     }
-    last.iter()
-        .map(|entry| CString::new(*entry).context(|| format!("{whence}/env")))
-        .collect()
+    last.iter().map(|entry| CString::new(*entry).context(|| format!("{whence}/env"))).collect()
 }
 
 /// The numbers of asm-generic/resource.h, which every architecture that Rust's Linux targets know uses but MIPS and
@@ -489,10 +434,7 @@ fn rlimits(limits: &[oci_spec::runtime::PosixRlimit], whence: &str) -> Result<Ve
             Type::RlimitRttime => (libc::RLIMIT_RTTIME, "RLIMIT_RTTIME"),
         };
         let bad = |why: &str| Error::new(format!("{whence}/rlimits/{index}: {name} {why}"));
-        #[allow(
-            clippy::unnecessary_cast,
-            reason = "the constants are i32 with musl and u32 with glibc"
-        )]
+        #[allow(clippy::unnecessary_cast, reason = "the constants are i32 with musl and u32 with glibc")]
         let resource = resource as u32;
         if result.iter().any(|known| known.resource == resource) {
             return Err(bad("is given twice"));
@@ -500,12 +442,7 @@ fn rlimits(limits: &[oci_spec::runtime::PosixRlimit], whence: &str) -> Result<Ve
         if limit.soft() > limit.hard() {
             return Err(bad("has a soft limit above its hard limit"));
         }
-        result.push(Rlimit {
-            resource,
-            soft: limit.soft(),
-            hard: limit.hard(),
-            name,
-        });
+        result.push(Rlimit { resource, soft: limit.soft(), hard: limit.hard(), name });
     }
     Ok(result)
 }
@@ -539,9 +476,7 @@ mod tests {
         for good in ["1.0.0", "1.3.0", "1.0.0-rc5", "1.0.2-dev", "1.1.0+dev", "1.3.99"] {
             assert!(check_version(good).is_ok(), "{good}");
         }
-        for bad in [
-            "", "1", "1.0", "v1.0.0", "1.0.0.0", "1.4.0", "2.0.0", "01.0.0", "invalid", "1.0.-1", "1.0.0-",
-        ] {
+        for bad in ["", "1", "1.0", "v1.0.0", "1.0.0.0", "1.4.0", "2.0.0", "01.0.0", "invalid", "1.0.-1", "1.0.0-"] {
             assert!(check_version(bad).is_err(), "{bad}");
         }
     }
@@ -549,18 +484,12 @@ mod tests {
     #[test]
     fn the_pointer_of_a_wrong_value_is_named() {
         refused(|c| c["process"]["user"]["uid"] = json!("root"), "/process/user/uid");
-        refused(
-            |c| c["process"]["user"]["uid"] = json!(4294967296u64),
-            "/process/user/uid",
-        );
+        refused(|c| c["process"]["user"]["uid"] = json!(4294967296u64), "/process/user/uid");
         refused(
             |c| c["process"]["rlimits"] = json!([{"type": "RLIMIT_X", "hard": 1, "soft": 1}]),
             "/process/rlimits/0",
         );
-        refused(
-            |c| c["linux"]["namespaces"][0]["type"] = json!("x"),
-            "/linux/namespaces/0",
-        );
+        refused(|c| c["linux"]["namespaces"][0]["type"] = json!("x"), "/linux/namespaces/0");
     }
 
     #[test]
@@ -571,14 +500,8 @@ mod tests {
         refused(|c| c["annotations"] = json!({"": "x"}), "/annotations");
         let twice = json!({"type": "RLIMIT_CORE", "hard": 1, "soft": 1});
         refused(|c| c["process"]["rlimits"] = json!([twice, twice]), "twice");
-        refused(
-            |c| c["hooks"] = json!({"poststop": [{"path": "x"}]}),
-            "/hooks/poststop/0/path",
-        );
-        refused(
-            |c| c["hooks"] = json!({"poststop": [{"path": "/x", "timeout": 0}]}),
-            "timeout",
-        );
+        refused(|c| c["hooks"] = json!({"poststop": [{"path": "x"}]}), "/hooks/poststop/0/path");
+        refused(|c| c["hooks"] = json!({"poststop": [{"path": "/x", "timeout": 0}]}), "timeout");
         refused(|c| c["process"]["terminal"] = json!(true), "/process/terminal");
     }
 

@@ -46,15 +46,9 @@ impl Confinement<'_> {
         }
         for limit in &process.rlimits {
             sys::set_rlimit(limit.resource, limit.soft, limit.hard).map_err(|errno| {
-                let error = Error::from(errno).context(format!(
-                    "set {}: prlimit(soft {}, hard {})",
-                    limit.name, limit.soft, limit.hard
-                ));
-                if errno == Errno::EPERM {
-                    error.hint("raising a hard limit needs CAP_SYS_RESOURCE")
-                } else {
-                    error
-                }
+                let error = Error::from(errno)
+                    .context(format!("set {}: prlimit(soft {}, hard {})", limit.name, limit.soft, limit.hard));
+                if errno == Errno::EPERM { error.hint("raising a hard limit needs CAP_SYS_RESOURCE") } else { error }
             })?;
         }
         let env = passwd::with_home(&process.env, process.uid)?;
@@ -79,12 +73,7 @@ impl Confinement<'_> {
         process.capabilities.apply()?;
         let path = look_up(process, &env)?;
         let filter = self.filter.filter(|_| process.no_new_privileges).cloned();
-        Ok(Ready {
-            path,
-            args: process.args.clone(),
-            env,
-            filter,
-        })
+        Ok(Ready { path, args: process.args.clone(), env, filter })
     }
 
     /// Bounding set, groups, user. The permitted set survives the change of user so that `apply` can still choose.
@@ -161,11 +150,7 @@ fn chdir(path: &CStr) -> nix::Result<()> {
 
 fn cwd_error(cwd: &CStr, errno: Errno) -> Error {
     Error::with_errno(
-        format!(
-            "chdir to cwd ({:?}) set in config.json failed: {}",
-            cwd.to_string_lossy(),
-            errno_text(errno)
-        ),
+        format!("chdir to cwd ({:?}) set in config.json failed: {}", cwd.to_string_lossy(), errno_text(errno)),
         errno,
     )
 }
@@ -215,24 +200,17 @@ fn join_keyring(name: &CStr) -> Result<()> {
             .context("keyctl(KEYCTL_JOIN_SESSION_KEYRING)")
             .context(what())
             .hint("the quota of keys may be used up: /proc/sys/kernel/keys, or use --no-new-keyring")),
-        Err(errno) => Err(Error::from(errno)
-            .context("keyctl(KEYCTL_JOIN_SESSION_KEYRING)")
-            .context(what())),
+        Err(errno) => Err(Error::from(errno).context("keyctl(KEYCTL_JOIN_SESSION_KEYRING)").context(what())),
     }
 }
 
 /// Finds the program as execvp(3) would, with the PATH of the *container's* environment, and in runc's words if it is
 /// not there.
 fn look_up(process: &Process, env: &[CString]) -> Result<CString> {
-    let name = process
-        .args
-        .first()
-        .ok_or_else(|| Error::new("exec args cannot be empty"))?;
+    let name = process.args.first().ok_or_else(|| Error::new("exec args cannot be empty"))?;
     let text = name.to_string_lossy();
     if name.is_empty() {
-        return Err(Error::new(format!(
-            "exec: {text:?}: executable file not found in $PATH"
-        )));
+        return Err(Error::new(format!("exec: {text:?}: executable file not found in $PATH")));
     }
     if name.as_bytes().contains(&b'/') {
         return match executable(name) {
@@ -246,10 +224,7 @@ fn look_up(process: &Process, env: &[CString]) -> Result<CString> {
             }
         };
     }
-    let path = env
-        .iter()
-        .find_map(|variable| variable.as_bytes().strip_prefix(b"PATH="))
-        .unwrap_or_default();
+    let path = env.iter().find_map(|variable| variable.as_bytes().strip_prefix(b"PATH=")).unwrap_or_default();
     for directory in path.split(|byte| *byte == b':') {
         let directory = if directory.is_empty() { b"." } else { directory };
         let candidate = CString::new([directory, b"/", name.as_bytes()].concat())?;
@@ -257,10 +232,7 @@ fn look_up(process: &Process, env: &[CString]) -> Result<CString> {
             return Ok(candidate);
         }
     }
-    Err(Error::with_errno(
-        format!("exec: {text:?}: executable file not found in $PATH"),
-        Errno::ENOENT,
-    ))
+    Err(Error::with_errno(format!("exec: {text:?}: executable file not found in $PATH"), Errno::ENOENT))
 }
 
 /// Whether this process may execute the file.
@@ -297,11 +269,7 @@ fn hint(path: &CStr, errno: Errno) -> Option<String> {
     // Not a FIFO, which would make us wait (rule R23).
     let mut file = {
         use std::os::unix::fs::OpenOptionsExt;
-        std::fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(name)
-            .ok()?
+        std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(name).ok()?
     };
     let length = file.read(&mut head).ok()?;
     let head = head.get(..length)?;

@@ -18,30 +18,21 @@ impl Procfs {
         let what = || "open a private procfs";
         let context = FsContext::open(c"proc").context(|| "fsopen(proc)").context(what)?;
         if !sysctl {
-            context
-                .set_string(c"subset", c"pid")
-                .context(|| "fsconfig(subset=pid)")
-                .context(what)?;
+            context.set_string(c"subset", c"pid").context(|| "fsconfig(subset=pid)").context(what)?;
         }
         let attributes =
             mount_flags::MOUNT_ATTR_NOSUID | mount_flags::MOUNT_ATTR_NODEV | mount_flags::MOUNT_ATTR_NOEXEC;
-        context
-            .mount(attributes)
-            .context(|| "fsmount")
-            .context(what)
-            .map(Procfs)
+        context.mount(attributes).context(|| "fsmount").context(what).map(Procfs)
     }
 
     /// Opens an existing file in it; it is never created.
     pub fn open_file(&self, path: &str, flags: OFlag) -> Result<OwnedFd> {
-        let how = OpenHow::new()
-            .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY)
-            .resolve(
-                ResolveFlag::RESOLVE_BENEATH
-                    | ResolveFlag::RESOLVE_NO_XDEV
-                    | ResolveFlag::RESOLVE_NO_MAGICLINKS
-                    | ResolveFlag::RESOLVE_NO_SYMLINKS,
-            );
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY).resolve(
+            ResolveFlag::RESOLVE_BENEATH
+                | ResolveFlag::RESOLVE_NO_XDEV
+                | ResolveFlag::RESOLVE_NO_MAGICLINKS
+                | ResolveFlag::RESOLVE_NO_SYMLINKS,
+        );
         openat2(&self.0, path, how).context(|| format!("open /proc/{path}"))
     }
 
@@ -51,9 +42,7 @@ impl Procfs {
         let written = nix::unistd::write(&fd, value).context(|| format!("write /proc/{path}"))?;
         match written == value.len() {
             true => Ok(()),
-            false => Err(crate::error::Error::new(format!(
-                "write /proc/{path}: only {written} bytes were taken"
-            ))),
+            false => Err(crate::error::Error::new(format!("write /proc/{path}: only {written} bytes were taken"))),
         }
     }
 }

@@ -67,11 +67,7 @@ struct Known {
 impl<'a> Tree<'a> {
     /// Nothing is mounted in it yet.
     pub fn new(root: BorrowedFd<'a>) -> Tree<'a> {
-        Tree {
-            root,
-            known: Vec::new(),
-            used: RefCell::default(),
-        }
+        Tree { root, known: Vec::new(), used: RefCell::default() }
     }
 
     /// Takes a descriptor that is not needed any more. Everything is closed at once before execve; only if there are many
@@ -87,11 +83,7 @@ impl<'a> Tree<'a> {
     /// Remembers a mount; what was known at or below its destination is hidden now.
     fn add(&mut self, destination: &Path, mount: OwnedFd, is_kernels: bool) {
         self.hide(destination);
-        self.known.push(Known {
-            destination: destination.to_path_buf(),
-            mount,
-            is_kernels,
-        });
+        self.known.push(Known { destination: destination.to_path_buf(), mount, is_kernels });
     }
 
     /// From now on everything is looked up.
@@ -100,10 +92,7 @@ impl<'a> Tree<'a> {
     }
 
     fn hide(&mut self, destination: &Path) {
-        for known in self
-            .known
-            .extract_if(.., |known| known.destination.starts_with(destination))
-        {
+        for known in self.known.extract_if(.., |known| known.destination.starts_with(destination)) {
             self.used.borrow_mut().push(known.mount);
         }
     }
@@ -120,10 +109,7 @@ impl<'a> Tree<'a> {
     /// The same in a file system of the kernel.
     fn kernels_spot(&self, path: &Path) -> Option<(BorrowedFd<'_>, CString)> {
         let known = self.known(path.parent()?).filter(|known| known.is_kernels)?;
-        Some((
-            known.mount.as_fd(),
-            CString::new(path.file_name()?.as_encoded_bytes()).ok()?,
-        ))
+        Some((known.mount.as_fd(), CString::new(path.file_name()?.as_encoded_bytes()).ok()?))
     }
 
     /// Whether the kernel has a file of this name.
@@ -155,10 +141,7 @@ pub struct Sources {
 impl Rootfs {
     /// Checks root, mounts, devices and paths.
     pub fn new(bundle: &Path, spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Result<Rootfs> {
-        let root = spec
-            .root()
-            .as_ref()
-            .ok_or_else(|| Error::new("config.json: /root: is required"))?;
+        let root = spec.root().as_ref().ok_or_else(|| Error::new("config.json: /root: is required"))?;
         if root.path().as_os_str().is_empty() {
             return Err(Error::new("config.json: /root/path: must not be empty"));
         }
@@ -169,53 +152,36 @@ impl Rootfs {
             && namespaces.has(CloneFlags::CLONE_NEWNS)
             && !namespaces.creates(CloneFlags::CLONE_NEWNS)
         {
-            return Err(Error::new(
-                "config.json: /root/path: cannot be / in a joined mount namespace",
-            ));
+            return Err(Error::new("config.json: /root/path: cannot be / in a joined mount namespace"));
         }
         let mounts = spec.mounts().as_deref().unwrap_or_default();
-        let mounts = mounts
-            .iter()
-            .enumerate()
-            .map(|(i, mount)| Mount::new(i, mount, bundle, &path));
+        let mounts = mounts.iter().enumerate().map(|(i, mount)| Mount::new(i, mount, bundle, &path));
         let mounts = mounts.collect::<Result<Vec<_>>>()?;
         if !namespaces.has(CloneFlags::CLONE_NEWNS) {
             if !mounts.is_empty() {
                 return Err(Error::new("config.json: /mounts: needs a private mount namespace"));
             }
             if root.readonly() == Some(true) {
-                return Err(Error::new(
-                    "config.json: /root/readonly: needs a private mount namespace",
-                ));
+                return Err(Error::new("config.json: /root/readonly: needs a private mount namespace"));
             }
             if linux.rootfs_propagation().as_ref().is_some_and(|text| !text.is_empty()) {
-                return Err(Error::new(
-                    "config.json: /linux/rootfsPropagation: needs a private mount namespace",
-                ));
+                return Err(Error::new("config.json: /linux/rootfsPropagation: needs a private mount namespace"));
             }
             if linux.masked_paths().as_ref().is_some_and(|paths| !paths.is_empty()) {
-                return Err(Error::new(
-                    "config.json: /linux/maskedPaths: needs a private mount namespace",
-                ));
+                return Err(Error::new("config.json: /linux/maskedPaths: needs a private mount namespace"));
             }
             if linux.readonly_paths().as_ref().is_some_and(|paths| !paths.is_empty()) {
-                return Err(Error::new(
-                    "config.json: /linux/readonlyPaths: needs a private mount namespace",
-                ));
+                return Err(Error::new("config.json: /linux/readonlyPaths: needs a private mount namespace"));
             }
         }
         let propagation = match linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty()) {
             Some(text) => Some(Propagation::parse(text).ok_or_else(|| {
-                Error::new(format!(
-                    "config.json: /linux/rootfsPropagation: {text:?} is no kind of propagation"
-                ))
+                Error::new(format!("config.json: /linux/rootfsPropagation: {text:?} is no kind of propagation"))
             })?),
             None => None,
         };
         // A bind mount on /dev brings its own devices, and they are not ours to change.
-        let own_dev = !mounts
-            .iter()
-            .any(|mount| mount.destination == Path::new("/dev") && mount.is_bind());
+        let own_dev = !mounts.iter().any(|mount| mount.destination == Path::new("/dev") && mount.is_bind());
         Ok(Rootfs {
             path,
             readonly: root.readonly().unwrap_or(false),
@@ -252,15 +218,11 @@ fn absolute(paths: Option<&[String]>, pointer: &str) -> Result<Vec<PathBuf>> {
     let mut result: Vec<PathBuf> = Vec::new();
     for (index, path) in paths.into_iter().flatten().enumerate() {
         if !path.starts_with('/') || path.contains('\0') {
-            return Err(Error::new(format!(
-                "config.json: {pointer}/{index}: {path:?} is not an absolute path"
-            )));
+            return Err(Error::new(format!("config.json: {pointer}/{index}: {path:?} is not an absolute path")));
         }
         let path = path::clean(Path::new(path));
         if path == Path::new("/") {
-            return Err(Error::new(format!(
-                "config.json: {pointer}/{index}: cannot be the root itself"
-            )));
+            return Err(Error::new(format!("config.json: {pointer}/{index}: cannot be the root itself")));
         }
         if !result.contains(&path) {
             result.push(path);
@@ -280,15 +242,9 @@ fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
 ///
 /// Our copy of the host's mounts is cut off first: nothing that happens here may reach the host.
 pub fn attach(rootfs: &Rootfs, sources: &Sources) -> Result<()> {
-    let private = MountAttr {
-        propagation: libc::MS_PRIVATE,
-        ..MountAttr::default()
-    };
+    let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
     sys::mount_setattr_at(c"/", private).context(|| "mount_setattr(/, recursive, private)")?;
-    let slave = MountAttr {
-        propagation: libc::MS_SLAVE,
-        ..MountAttr::default()
-    };
+    let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
     sys::mount_setattr(sources.root.as_fd(), true, slave).context(|| "mount_setattr(rootfs, recursive, slave)")?;
     // Even if the way there has changed meanwhile: it is our own copy of the host's mounts that is changed here.
     let target = CString::new(rootfs.path.as_os_str().as_encoded_bytes())?;
@@ -314,17 +270,11 @@ pub fn change_root(root: BorrowedFd<'_>) -> Result<()> {
 /// The last word on the root mount itself: its propagation and, if asked for, read-only.
 pub fn finish(rootfs: &Rootfs, root: BorrowedFd<'_>) -> Result<()> {
     if let Some(propagation) = rootfs.propagation {
-        let attr = MountAttr {
-            propagation: propagation.kind,
-            ..MountAttr::default()
-        };
+        let attr = MountAttr { propagation: propagation.kind, ..MountAttr::default() };
         sys::mount_setattr(root, propagation.recursive, attr).context(|| "set the propagation of the rootfs")?;
     }
     if rootfs.readonly {
-        let attr = MountAttr {
-            set: mount_flags::MOUNT_ATTR_RDONLY,
-            ..MountAttr::default()
-        };
+        let attr = MountAttr { set: mount_flags::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
         sys::mount_setattr(root, false, attr).context(|| "make the rootfs read-only: mount_setattr(rdonly)")?;
     }
     Ok(())

@@ -25,13 +25,7 @@ pub fn run(root: &Path, args: &RunArgs) -> Result<i32> {
     if let Err(error) = confirm(&launched) {
         return Err(launched.undo(error, pid_file));
     }
-    let Launched {
-        container,
-        record,
-        pid,
-        pidfd,
-        ..
-    } = launched;
+    let Launched { container, record, pid, pidfd, .. } = launched;
     let poststart = record.hooks.poststart().as_deref().unwrap_or_default();
     if let Err(error) = hooks::run("poststart", poststart, &record.to_json(Status::Running, Some(pid))) {
         return Err(start::stop(&container, &record, error));
@@ -68,14 +62,7 @@ fn confirm(launched: &Launched) -> Result<()> {
 pub fn wait(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<i32> {
     let mut forwarded = SigSet::all();
     // Signals that report an error of this very process are not to be blocked.
-    for fault in [
-        Signal::SIGSEGV,
-        Signal::SIGBUS,
-        Signal::SIGFPE,
-        Signal::SIGILL,
-        Signal::SIGABRT,
-        Signal::SIGTRAP,
-    ] {
+    for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT, Signal::SIGTRAP] {
         forwarded.remove(fault);
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&forwarded), None).context(|| "block the signals: sigprocmask")?;
@@ -86,10 +73,7 @@ pub fn wait(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<i32> {
     let signals = SignalFd::with_flags(&forwarded, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context(|| "receive signals: signalfd")?;
     loop {
-        let mut wanted = [
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(pidfd, PollFlags::POLLIN),
-        ];
+        let mut wanted = [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd, PollFlags::POLLIN)];
         match poll(&mut wanted, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::from(errno).context("wait for the container: poll")),

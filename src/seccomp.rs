@@ -104,32 +104,20 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>, pointer: &str) -> Resu
 /// Refuses what the kernel need not be asked for; `plan` calls this before anything is made.
 pub fn check(profile: &LinuxSeccomp) -> Result<()> {
     if profile.listener_path().is_some() {
-        return Err(Error::new(
-            "config.json: /linux/seccomp/listenerPath: is not supported by this version",
-        ));
+        return Err(Error::new("config.json: /linux/seccomp/listenerPath: is not supported by this version"));
     }
-    if profile
-        .listener_metadata()
-        .as_ref()
-        .is_some_and(|metadata| !metadata.is_empty())
-    {
-        return Err(Error::new(
-            "config.json: /linux/seccomp/listenerMetadata: needs listenerPath beside it",
-        ));
+    if profile.listener_metadata().as_ref().is_some_and(|metadata| !metadata.is_empty()) {
+        return Err(Error::new("config.json: /linux/seccomp/listenerMetadata: needs listenerPath beside it"));
     }
     flags(profile)?;
     action(profile.default_action(), profile.default_errno_ret(), "defaultAction")?;
     for (index, rule) in profile.syscalls().iter().flatten().enumerate() {
         if rule.names().is_empty() {
-            return Err(Error::new(format!(
-                "config.json: /linux/seccomp/syscalls/{index}/names: must not be empty"
-            )));
+            return Err(Error::new(format!("config.json: /linux/seccomp/syscalls/{index}/names: must not be empty")));
         }
         action(rule.action(), rule.errno_ret(), &format!("syscalls/{index}/action"))?;
         if rule.args().iter().flatten().any(|arg| arg.index() > 5) {
-            return Err(Error::new(format!(
-                "config.json: /linux/seccomp/syscalls/{index}/args: the index is above 5"
-            )));
+            return Err(Error::new(format!("config.json: /linux/seccomp/syscalls/{index}/args: the index is above 5")));
         }
     }
     Ok(())
@@ -140,11 +128,9 @@ fn architectures(profile: &LinuxSeccomp) -> Result<Vec<ScmpArch>> {
     let mut architectures = vec![ScmpArch::native()];
     for architecture in profile.architectures().iter().flatten() {
         let name = name_of(architecture)?;
-        let architecture: ScmpArch = name.parse().map_err(|_| {
-            Error::new(format!(
-                "config.json: /linux/seccomp/architectures: {name} is not known"
-            ))
-        })?;
+        let architecture: ScmpArch = name
+            .parse()
+            .map_err(|_| Error::new(format!("config.json: /linux/seccomp/architectures: {name} is not known")))?;
         if architecture != ScmpArch::Native && !architectures.contains(&architecture) {
             architectures.push(architecture);
         }
@@ -182,9 +168,7 @@ fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
                     // What is denied by default stays denied; a condition on it cannot be kept, and is no reason to fail.
                     Some(_) if has_args(rule) && !passes(default) => {}
                     Some(_) if has_args(rule) => {
-                        return Err(Error::new(format!(
-                            "/linux/seccomp/syscalls/{index}: {name} is too new for args"
-                        )));
+                        return Err(Error::new(format!("/linux/seccomp/syscalls/{index}: {name} is too new for args")));
                     }
                     Some(number) if newer.iter().all(|(known, _)| *known != number) => newer.push((number, action)),
                     _ => {}
@@ -275,23 +259,11 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         for (text, message) in [
-            (
-                r#"{"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}"#,
-                "takes no errno",
-            ),
-            (
-                r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}"#,
-                "listenerPath",
-            ),
-            (
-                r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [], "action": "SCMP_ACT_LOG"}]}"#,
-                "empty",
-            ),
+            (r#"{"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}"#, "takes no errno"),
+            (r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}"#, "listenerPath"),
+            (r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [], "action": "SCMP_ACT_LOG"}]}"#, "empty"),
         ] {
-            assert!(
-                check(&profile(text)).unwrap_err().to_string().contains(message),
-                "{text}"
-            );
+            assert!(check(&profile(text)).unwrap_err().to_string().contains(message), "{text}");
         }
     }
 }

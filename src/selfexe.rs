@@ -61,19 +61,13 @@ fn seals_wanted() -> SealFlag {
 /// The directory of this program as a read-only mount that is attached nowhere, and the program's name in it.
 fn read_only_directory(path: &Path) -> Result<(OwnedFd, CString)> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Error::with_errno(
-            format!("{} is no path of a file", path.display()),
-            Errno::EINVAL,
-        ));
+        return Err(Error::with_errno(format!("{} is no path of a file", path.display()), Errno::EINVAL));
     };
     let directory = CString::new(directory.as_os_str().as_encoded_bytes())?;
     let name = CString::new(name.as_encoded_bytes())?;
     let mount = sys::open_tree_clone(nix::fcntl::AT_FDCWD, &directory, 0)
         .context(|| format!("open_tree(clone) {directory:?}"))?;
-    let attr = MountAttr {
-        set: mount_flags::MOUNT_ATTR_RDONLY,
-        ..MountAttr::default()
-    };
+    let attr = MountAttr { set: mount_flags::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
     sys::mount_setattr(mount.as_fd(), false, attr).context(|| "mount_setattr(rdonly)")?;
     Ok((mount, name))
 }

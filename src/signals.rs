@@ -8,26 +8,16 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 pub fn parse(text: &str) -> Result<i32> {
     let unknown = || Error::new(format!("unknown signal {text:?}"));
     if let Ok(number) = text.parse::<i32>() {
-        return if (0..=64).contains(&number) {
-            Ok(number)
-        } else {
-            Err(unknown())
-        };
+        return if (0..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
     }
     let upper = text.to_ascii_uppercase();
-    let name = if upper.starts_with("SIG") {
-        upper.clone()
-    } else {
-        format!("SIG{upper}")
-    };
+    let name = if upper.starts_with("SIG") { upper.clone() } else { format!("SIG{upper}") };
     if let Ok(signal) = name.parse::<Signal>() {
         return Ok(signal as i32);
     }
     // The real-time signals, named as bash and Go name them.
-    let offset = |prefix: &str| {
-        name.strip_prefix(prefix)
-            .map(|rest| rest.trim_start_matches(['+', '-']).parse::<i32>())
-    };
+    let offset =
+        |prefix: &str| name.strip_prefix(prefix).map(|rest| rest.trim_start_matches(['+', '-']).parse::<i32>());
     match (name.as_str(), offset("SIGRTMIN+"), offset("SIGRTMAX-")) {
         ("SIGCLD", ..) => Ok(libc::SIGCHLD),
         ("SIGPOLL", ..) => Ok(libc::SIGIO),
@@ -65,22 +55,13 @@ mod tests {
 
     #[test]
     fn signals_are_names_and_numbers() {
-        for (text, number) in [
-            ("KILL", 9),
-            ("SIGKILL", 9),
-            ("sigterm", 15),
-            ("9", 9),
-            ("0", 0),
-            ("RTMIN", 34),
-            ("SIGRTMIN+1", 35),
-        ] {
+        for (text, number) in
+            [("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("9", 9), ("0", 0), ("RTMIN", 34), ("SIGRTMIN+1", 35)]
+        {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }
         for text in ["", "NOSUCH", "-1", "65", "SIG", "SIGSIGKILL", "RTMIN+99"] {
-            assert!(
-                parse(text).unwrap_err().to_string().contains("unknown signal"),
-                "{text}"
-            );
+            assert!(parse(text).unwrap_err().to_string().contains("unknown signal"), "{text}");
         }
     }
 }

@@ -18,11 +18,7 @@ pub fn spec(args: &SpecArgs) -> Result<()> {
         make_rootless(&mut spec);
     }
     let unified = statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
-    if let Some(namespaces) = spec
-        .pointer_mut("/linux/namespaces")
-        .and_then(Value::as_array_mut)
-        .filter(|_| unified)
-    {
+    if let Some(namespaces) = spec.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut).filter(|_| unified) {
         namespaces.push(json!({"type": "cgroup"}));
     }
     let mut text = Vec::new();

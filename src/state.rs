@@ -175,10 +175,7 @@ impl Root {
     /// Opens it; None if it does not exist, and so no container does.
     pub fn open(path: &Path) -> Result<Option<Root>> {
         match files::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
-            Ok(fd) => Ok(Some(Root {
-                fd,
-                path: path.to_path_buf(),
-            })),
+            Ok(fd) => Ok(Some(Root { fd, path: path.to_path_buf() })),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(Error::from(errno).context(format!("open the state directory {}: open", path.display()))),
         }
@@ -256,11 +253,7 @@ impl Container {
                 return Err(error).context(what);
             }
         };
-        let container = Container {
-            root,
-            fd,
-            id: id.to_string(),
-        };
+        let container = Container { root, fd, id: id.to_string() };
         if let Err(error) = container.lock(Lock::Exclusive) {
             let _ = container.remove();
             return Err(error).context(what);
@@ -271,11 +264,7 @@ impl Container {
     /// Opens the directory of a container that exists.
     pub fn open(root: Root, id: &str) -> Result<Container> {
         let fd = open_directory(&root, id)?;
-        Ok(Container {
-            root,
-            fd,
-            id: id.to_string(),
-        })
+        Ok(Container { root, fd, id: id.to_string() })
     }
 
     /// Opens a container by the value of `--root`.
@@ -295,10 +284,7 @@ impl Container {
                 Ok(()) => break,
                 Err(Errno::EWOULDBLOCK) if Instant::now() < deadline => {}
                 Err(Errno::EWOULDBLOCK) => {
-                    return Err(Error::new(format!(
-                        "container {} is in use by another corten command",
-                        self.id
-                    )));
+                    return Err(Error::new(format!("container {} is in use by another corten command", self.id)));
                 }
                 Err(errno) => return Err(Error::from(errno).context("lock the state directory: flock")),
             }
@@ -338,9 +324,7 @@ impl Container {
         let what = || format!("write {RECORD} of container {}", self.id);
         let bytes = serde_json::to_vec(record).context(what)?;
         self.write_new(".state.json", &bytes).context(what)?;
-        renameat(&self.fd, ".state.json", &self.fd, RECORD)
-            .context(|| "rename")
-            .context(what)
+        renameat(&self.fd, ".state.json", &self.fd, RECORD).context(|| "rename").context(what)
     }
 
     /// The record; None if the creator was killed before it had done anything else.
@@ -358,8 +342,7 @@ impl Container {
 
     /// The record of a container that must have one.
     pub fn record(&self) -> Result<Record> {
-        self.read_record()?
-            .ok_or_else(|| Error::new("container does not exist").hint("its creation was interrupted"))
+        self.read_record()?.ok_or_else(|| Error::new("container does not exist").hint("its creation was interrupted"))
     }
 
     /// Records the init process. A symlink holds the text, for it is made and read in one step and never half written.
@@ -381,10 +364,7 @@ impl Container {
         };
         let parsed = text.split_once(' ').and_then(|(pid, time)| {
             let (pid, start_time) = (pid.parse().ok().filter(|pid| *pid > 0)?, time.parse().ok()?);
-            Some(InitProcess {
-                pid: Pid::from_raw(pid),
-                start_time,
-            })
+            Some(InitProcess { pid: Pid::from_raw(pid), start_time })
         });
         Ok(parsed)
     }
@@ -401,10 +381,9 @@ impl Container {
             return Ok(None);
         };
         match bytes.split_first_chunk::<4>() {
-            Some((flags, program)) if !program.is_empty() && program.len() % 8 == 0 => Ok(Some(Filter {
-                flags: u32::from_le_bytes(*flags),
-                program: program.to_vec(),
-            })),
+            Some((flags, program)) if !program.is_empty() && program.len() % 8 == 0 => {
+                Ok(Some(Filter { flags: u32::from_le_bytes(*flags), program: program.to_vec() }))
+            }
             _ => Err(Error::new("the stored seccomp filter is damaged")),
         }
     }
@@ -423,24 +402,13 @@ impl Container {
     pub fn status(&self, record: &Record) -> Result<(Status, Option<InitProcess>)> {
         let Some(init) = self.read_init()? else {
             // A creator that was killed leaves a container which only waits for its removal.
-            return Ok((
-                if self.is_locked() {
-                    Status::Creating
-                } else {
-                    Status::Stopped
-                },
-                None,
-            ));
+            return Ok((if self.is_locked() { Status::Creating } else { Status::Stopped }, None));
         };
         let Some(stat) = ProcessStat::read(init.pid)?.filter(|stat| stat.is_alive(init.start_time)) else {
             return Ok((Status::Stopped, None));
         };
         let status = if stat.has_executed() {
-            if record.cgroups.is_frozen() {
-                Status::Paused
-            } else {
-                Status::Running
-            }
+            if record.cgroups.is_frozen() { Status::Paused } else { Status::Running }
         } else if nix::unistd::faccessat(
             &self.fd,
             START_SOCKET,
@@ -531,11 +499,7 @@ impl ProcessStat {
         let state = *fields.next()?.as_bytes().first()?;
         let flags = fields.nth(5)?.parse().ok()?;
         let start_time = fields.nth(12)?.parse().ok()?;
-        Some(ProcessStat {
-            state,
-            flags,
-            start_time,
-        })
+        Some(ProcessStat { state, flags, start_time })
     }
 
     /// Whether this is the process that started then, and no zombie.
@@ -554,10 +518,7 @@ impl InitProcess {
     /// A child that has just been cloned, and whose pid therefore cannot belong to another.
     pub fn of_child(pid: Pid) -> Result<InitProcess> {
         let stat = ProcessStat::read(pid)?.ok_or_else(|| Error::new("the container's init is gone"))?;
-        Ok(InitProcess {
-            pid,
-            start_time: stat.start_time,
-        })
+        Ok(InitProcess { pid, start_time: stat.start_time })
     }
 
     /// A pidfd of exactly this process; None if it is gone. First the descriptor, then the comparison: the other way
@@ -584,11 +545,7 @@ pub struct Description {
 pub fn describe(container: &Container) -> Result<Description> {
     let record = container.record()?;
     let (status, init) = container.status(&record)?;
-    Ok(Description {
-        record,
-        status,
-        pid: init.map_or(0, |init| init.pid.as_raw()),
-    })
+    Ok(Description { record, status, pid: init.map_or(0, |init| init.pid.as_raw()) })
 }
 
 impl Description {
@@ -619,11 +576,7 @@ impl Description {
             annotations: &self.record.annotations,
             owner,
         };
-        Ok(if pretty {
-            serde_json::to_string_pretty(&state)
-        } else {
-            serde_json::to_string(&state)
-        }?)
+        Ok(if pretty { serde_json::to_string_pretty(&state) } else { serde_json::to_string(&state) }?)
     }
 }
 
@@ -631,9 +584,7 @@ impl Description {
 pub fn state(root: &Path, id: &str) -> Result<()> {
     let container = Container::find(root, id)?;
     let json = describe(&container)?.to_json("", true)?;
-    std::io::stdout()
-        .write_all(json.as_bytes())
-        .context(|| "write to stdout")
+    std::io::stdout().write_all(json.as_bytes()).context(|| "write to stdout")
 }
 
 #[cfg(test)]
@@ -645,18 +596,7 @@ mod tests {
         for good in ["a", "A-b_c.d+e", "0", &"x".repeat(255)] {
             assert!(check_id(good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            ".",
-            "..",
-            ".hidden",
-            "a/b",
-            "/",
-            "a b",
-            "a\0",
-            "é",
-            &"x".repeat(256),
-        ] {
+        for bad in ["", ".", "..", ".hidden", "a/b", "/", "a b", "a\0", "é", &"x".repeat(256)] {
             assert!(check_id(bad).is_err(), "{bad}");
         }
     }

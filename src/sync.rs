@@ -113,12 +113,22 @@ impl Socket {
                 Err(_) => return Err(Error::new("a pid of wrong size came over the sync socket")),
             },
             _ => {
-                return Err(Error::new(format!(
-                    "an unknown message {kind} came over the sync socket"
-                )));
+                return Err(Error::new(format!("an unknown message {kind} came over the sync socket")));
             }
         };
         Ok(Some(message))
+    }
+
+    /// The error that the other end has sent before it went, if it has.
+    pub fn last_words(&self) -> Option<Error> {
+        let mut peek = [0u8; 1];
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        // ECONNRESET is told once, before what was sent.
+        let waiting = (0..2).any(|_| recv(self.0.as_raw_fd(), &mut peek, flags).is_ok());
+        match waiting.then(|| self.receive()) {
+            Some(Ok(Some(Message::Error(error)))) => Some(error),
+            _ => None,
+        }
     }
 
     /// Waits for one certain message; anything else, the other's death included, is an error.
@@ -126,9 +136,7 @@ impl Socket {
         match self.receive()? {
             Some(message) if message == *expected => Ok(()),
             Some(Message::Error(error)) => Err(error),
-            Some(other) => Err(Error::new(format!(
-                "{other:?} came over the sync socket instead of {expected:?}"
-            ))),
+            Some(other) => Err(Error::new(format!("{other:?} came over the sync socket instead of {expected:?}"))),
             None => Err(Error::new("the other process is gone")),
         }
     }
@@ -142,9 +150,7 @@ impl AsFd for Socket {
 
 /// A path of a socket in an open directory; sun_path holds only 108 bytes, state directories may lie deeper.
 fn address(directory: BorrowedFd<'_>, name: &str) -> Result<UnixAddr> {
-    Ok(UnixAddr::new(
-        format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()).as_str(),
-    )?)
+    Ok(UnixAddr::new(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()).as_str())?)
 }
 
 fn new_socket() -> Result<OwnedFd> {
@@ -159,9 +165,7 @@ pub fn listen_for_start(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd
     nix::sys::stat::fchmod(&socket, nix::sys::stat::Mode::from_bits_truncate(0o600))
         .context(|| "fchmod")
         .context(what)?;
-    bind(socket.as_raw_fd(), &address(directory, name)?)
-        .context(|| "bind")
-        .context(what)?;
+    bind(socket.as_raw_fd(), &address(directory, name)?).context(|| "bind").context(what)?;
     listen(&socket, Backlog::new(1)?).context(|| "listen").context(what)?;
     Ok(socket)
 }

@@ -54,9 +54,7 @@ extern "C" fn main(argc: libc::c_int, argv: *const *const libc::c_char) -> libc:
     let count = usize::try_from(argc).unwrap_or(0);
     // SAFETY: the C library passes `argc` strings, which live as long as the process.
     let strings = (0..count).map(|index| unsafe { CStr::from_ptr(*argv.add(index)) });
-    let args = strings
-        .map(|string| OsString::from_vec(string.to_bytes().to_vec()))
-        .collect();
+    let args = strings.map(|string| OsString::from_vec(string.to_bytes().to_vec())).collect();
     crate::run(args)
 }
 
@@ -116,11 +114,7 @@ pub fn clone(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> SysResult<Clo
         clone_flags |= CLONE_INTO_CGROUP;
     }
     // With CLONE_PARENT the exit signal is the one that the parent chose.
-    let exit_signal = if flags.contains(CloneFlags::CLONE_PARENT) {
-        0
-    } else {
-        libc::SIGCHLD as u64
-    };
+    let exit_signal = if flags.contains(CloneFlags::CLONE_PARENT) { 0 } else { libc::SIGCHLD as u64 };
     let args = CloneArgs {
         flags: clone_flags,
         pidfd: &raw mut pidfd as u64,
@@ -130,19 +124,12 @@ pub fn clone(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> SysResult<Clo
     };
     // SAFETY: `args` and `pidfd` live until the call returns; without CLONE_VM the child has copies of its own, and no
     // other thread exists that could hold a lock at this moment.
-    let pid = unsafe {
-        call(
-            libc::SYS_clone3,
-            [&raw const args as u64, size_of::<CloneArgs>() as u64, 0, 0, 0, 0],
-        )?
-    };
+    let pid = unsafe { call(libc::SYS_clone3, [&raw const args as u64, size_of::<CloneArgs>() as u64, 0, 0, 0, 0])? };
     if pid == 0 {
         return Ok(Cloned::Child);
     }
     // SAFETY: with CLONE_PIDFD and a successful clone the kernel has stored a new descriptor here.
-    Ok(Cloned::Parent(Pid::from_raw(pid as i32), unsafe {
-        OwnedFd::from_raw_fd(pidfd)
-    }))
+    Ok(Cloned::Parent(Pid::from_raw(pid as i32), unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
 /// `pidfd_open(pid, 0)`
@@ -211,12 +198,7 @@ use mount_flags::{AT_EMPTY_PATH, OPEN_TREE_CLONE};
 pub fn open_tree_clone(dir: BorrowedFd<'_>, path: &CStr, flags: u32) -> SysResult<OwnedFd> {
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32 | flags;
     // SAFETY: `path` is a C string that outlives the call.
-    own(unsafe {
-        call(
-            libc::SYS_open_tree,
-            [fd_arg(dir), path.as_ptr() as u64, u64::from(flags), 0, 0, 0],
-        )
-    })
+    own(unsafe { call(libc::SYS_open_tree, [fd_arg(dir), path.as_ptr() as u64, u64::from(flags), 0, 0, 0]) })
 }
 
 /// `move_mount(mount, "", target_dir, target, MOVE_MOUNT_F_EMPTY_PATH [| MOVE_MOUNT_T_EMPTY_PATH])`
@@ -228,13 +210,7 @@ pub fn move_mount(mount: BorrowedFd<'_>, target_dir: BorrowedFd<'_>, target: &CS
     let flags = F_EMPTY_PATH | if target.is_empty() { T_EMPTY_PATH } else { 0 };
     let (from, to) = (c"".as_ptr() as u64, target.as_ptr() as u64);
     // SAFETY: both strings outlive the call.
-    unsafe {
-        call(
-            libc::SYS_move_mount,
-            [fd_arg(mount), from, fd_arg(target_dir), to, flags, 0],
-        )
-        .map(drop)
-    }
+    unsafe { call(libc::SYS_move_mount, [fd_arg(mount), from, fd_arg(target_dir), to, flags, 0]).map(drop) }
 }
 
 /// What [`mount_setattr`] changes.
@@ -259,25 +235,16 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr: MountAttr) ->
     let size = size_of::<MountAttr>() as u64;
     // SAFETY: `attr` is a mount_attr of the size given and outlives the call.
     unsafe {
-        call(
-            libc::SYS_mount_setattr,
-            [fd_arg(mount), c"".as_ptr() as u64, u64::from(flags), pointer, size, 0],
-        )
-        .map(drop)
+        call(libc::SYS_mount_setattr, [fd_arg(mount), c"".as_ptr() as u64, u64::from(flags), pointer, size, 0])
+            .map(drop)
     }
 }
 
 /// `mount_setattr(AT_FDCWD, path, AT_RECURSIVE, attr)`
 pub fn mount_setattr_at(path: &CStr, attr: MountAttr) -> SysResult<()> {
     let (pointer, size) = (&raw const attr as u64, size_of::<MountAttr>() as u64);
-    let arguments = [
-        libc::AT_FDCWD as u64,
-        path.as_ptr() as u64,
-        u64::from(mount_flags::AT_RECURSIVE),
-        pointer,
-        size,
-        0,
-    ];
+    let arguments =
+        [libc::AT_FDCWD as u64, path.as_ptr() as u64, u64::from(mount_flags::AT_RECURSIVE), pointer, size, 0];
     // SAFETY: `path` and `attr` outlive the call, and `attr` has the size given.
     unsafe { call(libc::SYS_mount_setattr, arguments).map(drop) }
 }
@@ -296,11 +263,7 @@ impl FsContext {
         let pointer = |string: Option<&CStr>| string.map_or(0, |string| string.as_ptr() as u64);
         // SAFETY: the strings outlive the call; null is allowed where the command has no key or value.
         unsafe {
-            call(
-                libc::SYS_fsconfig,
-                [fd_arg(self.0.as_fd()), command, pointer(key), pointer(value), 0, 0],
-            )
-            .map(drop)
+            call(libc::SYS_fsconfig, [fd_arg(self.0.as_fd()), command, pointer(key), pointer(value), 0, 0]).map(drop)
         }
     }
 
@@ -357,13 +320,7 @@ pub fn close_together(fds: impl IntoIterator<Item = OwnedFd>) {
 /// `close_range(first, ~0, CLOSE_RANGE_CLOEXEC)`
 pub fn close_on_exec_from(first: u32) -> SysResult<()> {
     // SAFETY: changes only the close-on-exec flag.
-    unsafe {
-        call(
-            libc::SYS_close_range,
-            [u64::from(first), u64::from(u32::MAX), 4, 0, 0, 0],
-        )
-        .map(drop)
-    }
+    unsafe { call(libc::SYS_close_range, [u64::from(first), u64::from(u32::MAX), 4, 0, 0, 0]).map(drop) }
 }
 
 /// `keyctl(KEYCTL_JOIN_SESSION_KEYRING, name)`: the serial number of the new session keyring.
@@ -385,10 +342,7 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> SysResult<()>
         version: u32,
         pid: i32,
     }
-    let header = Header {
-        version: 0x2008_0522,
-        pid: 0,
-    };
+    let header = Header { version: 0x2008_0522, pid: 0 };
     let data: [u32; 6] = [
         effective as u32,
         permitted as u32,
@@ -398,13 +352,7 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> SysResult<()>
         (inheritable >> 32) as u32,
     ];
     // SAFETY: version 3 takes a header and two data structs of three u32, which `data` is.
-    unsafe {
-        call(
-            libc::SYS_capset,
-            [&raw const header as u64, data.as_ptr() as u64, 0, 0, 0, 0],
-        )
-        .map(drop)
-    }
+    unsafe { call(libc::SYS_capset, [&raw const header as u64, data.as_ptr() as u64, 0, 0, 0, 0]).map(drop) }
 }
 
 /// `capget(2)`: effective, permitted and inheritable set of the calling thread.
@@ -412,26 +360,10 @@ pub fn capget() -> SysResult<(u64, u64, u64)> {
     let header: [u32; 2] = [0x2008_0522, 0];
     let mut data = [0u32; 6];
     // SAFETY: as for capset; the kernel writes two structs of three u32 into `data`.
-    unsafe {
-        call(
-            libc::SYS_capget,
-            [header.as_ptr() as u64, data.as_mut_ptr() as u64, 0, 0, 0, 0],
-        )?
-    };
+    unsafe { call(libc::SYS_capget, [header.as_ptr() as u64, data.as_mut_ptr() as u64, 0, 0, 0, 0])? };
     let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-    let [
-        effective,
-        permitted,
-        inheritable,
-        effective_high,
-        permitted_high,
-        inheritable_high,
-    ] = data;
-    Ok((
-        join(effective, effective_high),
-        join(permitted, permitted_high),
-        join(inheritable, inheritable_high),
-    ))
+    let [effective, permitted, inheritable, effective_high, permitted_high, inheritable_high] = data;
+    Ok((join(effective, effective_high), join(permitted, permitted_high), join(inheritable, inheritable_high)))
 }
 
 /// `prctl(PR_CAPBSET_DROP, capability)`; EINVAL for a capability that the kernel does not know.
@@ -441,11 +373,7 @@ pub fn drop_bounding(capability: u8) -> SysResult<()> {
 
 /// `prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)`
 pub fn raise_ambient(capability: u8) -> SysResult<()> {
-    prctl(
-        libc::PR_CAP_AMBIENT,
-        libc::PR_CAP_AMBIENT_RAISE as u64,
-        u64::from(capability),
-    )
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, u64::from(capability))
 }
 
 /// `prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)`
@@ -461,50 +389,26 @@ fn prctl(option: i32, first: u64, second: u64) -> SysResult<()> {
 /// `setgroups(2)` by the raw call: the C library's would signal other threads, of which there are none.
 pub fn setgroups(groups: &[u32]) -> SysResult<()> {
     // SAFETY: pointer and length belong to one slice of gid_t.
-    unsafe {
-        call(
-            libc::SYS_setgroups,
-            [groups.len() as u64, groups.as_ptr() as u64, 0, 0, 0, 0],
-        )
-        .map(drop)
-    }
+    unsafe { call(libc::SYS_setgroups, [groups.len() as u64, groups.as_ptr() as u64, 0, 0, 0, 0]).map(drop) }
 }
 
 /// `setresgid(gid, gid, gid)`
 pub fn set_gid(gid: u32) -> SysResult<()> {
     // SAFETY: no pointers.
-    unsafe {
-        call(
-            libc::SYS_setresgid,
-            [u64::from(gid), u64::from(gid), u64::from(gid), 0, 0, 0],
-        )
-        .map(drop)
-    }
+    unsafe { call(libc::SYS_setresgid, [u64::from(gid), u64::from(gid), u64::from(gid), 0, 0, 0]).map(drop) }
 }
 
 /// `setresuid(uid, uid, uid)`
 pub fn set_uid(uid: u32) -> SysResult<()> {
     // SAFETY: no pointers.
-    unsafe {
-        call(
-            libc::SYS_setresuid,
-            [u64::from(uid), u64::from(uid), u64::from(uid), 0, 0, 0],
-        )
-        .map(drop)
-    }
+    unsafe { call(libc::SYS_setresuid, [u64::from(uid), u64::from(uid), u64::from(uid), 0, 0, 0]).map(drop) }
 }
 
 /// `prlimit64(0, resource, {soft, hard}, NULL)`
 pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> SysResult<()> {
     let limit = [soft, hard];
     // SAFETY: rlimit64 is two u64, soft before hard.
-    unsafe {
-        call(
-            libc::SYS_prlimit64,
-            [0, u64::from(resource), limit.as_ptr() as u64, 0, 0, 0],
-        )
-        .map(drop)
-    }
+    unsafe { call(libc::SYS_prlimit64, [0, u64::from(resource), limit.as_ptr() as u64, 0, 0, 0]).map(drop) }
 }
 
 /// `seccomp(SECCOMP_SET_MODE_FILTER, flags, program)`; a descriptor with SECCOMP_FILTER_FLAG_NEW_LISTENER.
@@ -518,22 +422,10 @@ pub fn load_seccomp(flags: u32, program: &[u8]) -> SysResult<Option<OwnedFd>> {
         filter: *const u8,
     }
     let length = u16::try_from(program.len() / 8).map_err(|_| Errno::E2BIG)?;
-    let prog = SockFprog {
-        length,
-        filter: program.as_ptr(),
-    };
+    let prog = SockFprog { length, filter: program.as_ptr() };
     // SAFETY: the program outlives the call and has `length` instructions; the kernel checks and copies it.
-    let result = unsafe {
-        call(
-            libc::SYS_seccomp,
-            [1, u64::from(flags), &raw const prog as u64, 0, 0, 0],
-        )
-    };
-    if flags & NEW_LISTENER == 0 {
-        result.map(|_| None)
-    } else {
-        own(result).map(Some)
-    }
+    let result = unsafe { call(libc::SYS_seccomp, [1, u64::from(flags), &raw const prog as u64, 0, 0, 0]) };
+    if flags & NEW_LISTENER == 0 { result.map(|_| None) } else { own(result).map(Some) }
 }
 
 /// `bpf(BPF_PROG_LOAD)` of a program of type BPF_PROG_TYPE_CGROUP_DEVICE; eight bytes an instruction.
@@ -565,19 +457,7 @@ pub fn load_device_program(instructions: &[u64]) -> SysResult<OwnedFd> {
         ..LoadAttr::default()
     };
     // SAFETY: every pointer in `attr` outlives the call and has the length that is given beside it.
-    own(unsafe {
-        call(
-            libc::SYS_bpf,
-            [
-                BPF_PROG_LOAD,
-                &raw const attr as u64,
-                size_of::<LoadAttr>() as u64,
-                0,
-                0,
-                0,
-            ],
-        )
-    })
+    own(unsafe { call(libc::SYS_bpf, [BPF_PROG_LOAD, &raw const attr as u64, size_of::<LoadAttr>() as u64, 0, 0, 0]) })
 }
 
 /// `bpf(BPF_PROG_ATTACH, cgroup, BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI)`
@@ -585,13 +465,7 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
     const BPF_PROG_ATTACH: u64 = 8;
     const CGROUP_DEVICE: u32 = 6;
     const ALLOW_MULTI: u32 = 2;
-    let attr: [u32; 5] = [
-        cgroup.as_raw_fd() as u32,
-        program.as_raw_fd() as u32,
-        CGROUP_DEVICE,
-        ALLOW_MULTI,
-        0,
-    ];
+    let attr: [u32; 5] = [cgroup.as_raw_fd() as u32, program.as_raw_fd() as u32, CGROUP_DEVICE, ALLOW_MULTI, 0];
     // SAFETY: the attributes of BPF_PROG_ATTACH are these five u32.
     unsafe { call(libc::SYS_bpf, [BPF_PROG_ATTACH, attr.as_ptr() as u64, 20, 0, 0, 0]).map(drop) }
 }
@@ -608,35 +482,19 @@ pub fn execve(path: &CStr, args: &[CString], env: &[CString]) -> Errno {
 pub fn execveat_self(dir: BorrowedFd<'_>, path: &CStr, args: &[OsString], flags: i32) -> Error {
     use std::os::unix::ffi::OsStrExt;
     let cstrings = |strings: Vec<Vec<u8>>| -> Result<Vec<CString>> {
-        strings
-            .into_iter()
-            .map(|s| CString::new(s).map_err(|_| Error::new("a NUL in an argument")))
-            .collect()
+        strings.into_iter().map(|s| CString::new(s).map_err(|_| Error::new("a NUL in an argument"))).collect()
     };
     let args = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
-    let env = std::env::vars_os()
-        .map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat())
-        .collect();
+    let env = std::env::vars_os().map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat()).collect();
     let (args, env) = match (cstrings(args), cstrings(env)) {
         (Ok(args), Ok(env)) => (args, env),
         (Err(error), _) | (_, Err(error)) => return error,
     };
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
-        strings
-            .iter()
-            .map(|s| s.as_ptr())
-            .chain(std::iter::once(std::ptr::null()))
-            .collect()
+        strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
     };
     let (args, env) = (pointers(&args), pointers(&env));
-    let arguments = [
-        fd_arg(dir),
-        path.as_ptr() as u64,
-        args.as_ptr() as u64,
-        env.as_ptr() as u64,
-        flags as u64,
-        0,
-    ];
+    let arguments = [fd_arg(dir), path.as_ptr() as u64, args.as_ptr() as u64, env.as_ptr() as u64, flags as u64, 0];
     // SAFETY: both arrays end with a null pointer, and the strings they point to are alive.
     match unsafe { call(libc::SYS_execveat, arguments) } {
         Err(errno) => errno.into(),
@@ -697,13 +555,7 @@ pub fn clear_close_on_exec(fd: RawFd) {
 /// `setdomainname(2)`
 pub fn setdomainname(name: &str) -> SysResult<()> {
     // SAFETY: pointer and length belong to one string.
-    unsafe {
-        call(
-            libc::SYS_setdomainname,
-            [name.as_ptr() as u64, name.len() as u64, 0, 0, 0, 0],
-        )
-        .map(drop)
-    }
+    unsafe { call(libc::SYS_setdomainname, [name.as_ptr() as u64, name.len() as u64, 0, 0, 0, 0]).map(drop) }
 }
 
 /// `ioctl(socket, SIOCSIFFLAGS, {name, IFF_UP})` (netdevice(7))
@@ -723,11 +575,7 @@ pub fn set_interface_up(socket: BorrowedFd<'_>, name: &CStr) -> SysResult<()> {
 
 /// `poll(2)` of 0-2, which tells of a descriptor that is not open: whether one is not.
 pub fn has_closed_stdio() -> bool {
-    let mut fds = [0, 1, 2].map(|fd| libc::pollfd {
-        fd,
-        events: 0,
-        revents: 0,
-    });
+    let mut fds = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
     // SAFETY: an array of three, and no time to wait.
     unsafe { libc::poll(fds.as_mut_ptr(), 3, 0) };
     fds.iter().any(|fd| fd.revents & libc::POLLNVAL != 0)

@@ -43,10 +43,7 @@ pub fn plan(
         let path = path_of(key).ok_or_else(|| bad("is no sysctl name"))?;
         let needs = |kind: CloneFlags| match namespaces.has(kind) {
             true => Ok(()),
-            false => Err(bad(&format!(
-                "needs a private {} namespace",
-                crate::namespaces::name(kind)
-            ))),
+            false => Err(bad(&format!("needs a private {} namespace", crate::namespaces::name(kind)))),
         };
         match path.as_str() {
             path if path.starts_with("net/") => needs(CloneFlags::CLONE_NEWNET)?,
@@ -60,11 +57,7 @@ pub fn plan(
         if value.contains('\0') {
             return Err(bad("the value contains a NUL character"));
         }
-        result.push(Sysctl {
-            key: key.clone(),
-            path: format!("sys/{path}"),
-            value: value.clone(),
-        });
+        result.push(Sysctl { key: key.clone(), path: format!("sys/{path}"), value: value.clone() });
     }
     result.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(result)
@@ -110,14 +103,8 @@ mod tests {
     fn names_follow_sysctl_8() {
         for (key, path) in [
             ("net.ipv4.ip_forward", Some("net/ipv4/ip_forward")),
-            (
-                "net/ipv4/conf/eth0.100/forwarding",
-                Some("net/ipv4/conf/eth0.100/forwarding"),
-            ),
-            (
-                "net.ipv4.conf.eth0/100.forwarding",
-                Some("net/ipv4/conf/eth0.100/forwarding"),
-            ),
+            ("net/ipv4/conf/eth0.100/forwarding", Some("net/ipv4/conf/eth0.100/forwarding")),
+            ("net.ipv4.conf.eth0/100.forwarding", Some("net/ipv4/conf/eth0.100/forwarding")),
             ("net.ipv4....kernel.core_pattern", None),
             ("net/../kernel/core_pattern", None),
             ("net", None),
@@ -133,28 +120,12 @@ mod tests {
         let list: Vec<_> = serde_json::from_str(r#"[{"type":"network"},{"type":"ipc"},{"type":"uts"}]"#).unwrap();
         let all = Namespaces::new(&list).unwrap();
         let check = |key: &str, namespaces| {
-            plan(
-                Some(&HashMap::from([(key.to_string(), "1".to_string())])),
-                namespaces,
-                false,
-                false,
-            )
+            plan(Some(&HashMap::from([(key.to_string(), "1".to_string())])), namespaces, false, false)
         };
-        for key in [
-            "net.ipv4.ip_forward",
-            "kernel.shmmax",
-            "fs.mqueue.msg_max",
-            "kernel.domainname",
-        ] {
+        for key in ["net.ipv4.ip_forward", "kernel.shmmax", "fs.mqueue.msg_max", "kernel.domainname"] {
             assert!(check(key, &all).is_ok() && check(key, &none).is_err(), "{key}");
         }
-        for key in [
-            "kernel.core_pattern",
-            "vm.swappiness",
-            "kernel.hostname",
-            "fs.mqueue",
-            "net",
-        ] {
+        for key in ["kernel.core_pattern", "vm.swappiness", "kernel.hostname", "fs.mqueue", "net"] {
             assert!(check(key, &all).is_err(), "{key}");
         }
     }

@@ -37,13 +37,7 @@ const ALL: u8 = MKNOD | READ | WRITE;
 /// What every container may use, after the rules of its configuration: making any node, and the default devices.
 const DEFAULT: [Rule; 11] = {
     const fn allow(kind: Kind, major: Option<u32>, minor: Option<u32>, access: u8) -> Rule {
-        Rule {
-            allow: true,
-            kind,
-            major,
-            minor,
-            access,
-        }
+        Rule { allow: true, kind, major, minor, access }
     }
     [
         allow(Kind::Char, None, None, MKNOD),
@@ -75,9 +69,7 @@ pub fn rules(given: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
         };
         let number = |value: Option<i64>, field: &str| match value {
             None | Some(-1) => Ok(None),
-            Some(value) => u32::try_from(value)
-                .map(Some)
-                .map_err(|_| bad(field, "is out of range")),
+            Some(value) => u32::try_from(value).map(Some).map_err(|_| bad(field, "is out of range")),
         };
         let (major, minor) = (number(rule.major(), "major")?, number(rule.minor(), "minor")?);
         let mut access = 0;
@@ -92,13 +84,7 @@ pub fn rules(given: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
         // To the kernel a rule for all types is a rule for all devices, so one that is not cannot mean both.
         if kind == Kind::All && (major.is_some() || minor.is_some() || access != ALL && access != 0) {
             for kind in [Kind::Char, Kind::Block] {
-                rules.push(Rule {
-                    allow: rule.allow(),
-                    kind,
-                    major,
-                    minor,
-                    access,
-                });
+                rules.push(Rule { allow: rule.allow(), kind, major, minor, access });
             }
         } else {
             rules.push(Rule {
@@ -145,13 +131,7 @@ pub fn apply_v1(directory: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
         nix::unistd::write(fd, rule.to_string().as_bytes()).context(|| format!("{verb} device {rule}"))?;
         Ok(())
     };
-    let nothing = Rule {
-        allow: false,
-        kind: Kind::All,
-        major: None,
-        minor: None,
-        access: ALL,
-    };
+    let nothing = Rule { allow: false, kind: Kind::All, major: None, minor: None, access: ALL };
     // The first rule of most configurations is this one anyway.
     if rules.first() != Some(&nothing) {
         write(&nothing)?;
@@ -267,13 +247,7 @@ mod tests {
 
     #[test]
     fn the_last_matching_rule_decides() {
-        let rule = |allow, kind, major, access| Rule {
-            allow,
-            kind,
-            major,
-            minor: None,
-            access,
-        };
+        let rule = |allow, kind, major, access| Rule { allow, kind, major, minor: None, access };
         let rules = [
             rule(false, Kind::All, None, ALL),
             rule(true, Kind::Char, Some(1), READ | WRITE),
@@ -287,10 +261,7 @@ mod tests {
         assert!(!verdict(&program, 2, READ.into(), 2, 3));
         // Opened for both, one of which is denied; allowed by two rules together.
         assert!(!verdict(&program, 2, (READ | WRITE).into(), 1, 3));
-        let apart = [
-            rule(true, Kind::Char, Some(1), READ),
-            rule(true, Kind::Char, None, WRITE),
-        ];
+        let apart = [rule(true, Kind::Char, Some(1), READ), rule(true, Kind::Char, None, WRITE)];
         assert!(verdict(&super::program(&apart), 2, (READ | WRITE).into(), 1, 3));
     }
 

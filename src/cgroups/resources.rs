@@ -46,10 +46,7 @@ impl Resources {
     /// Checks the values.
     pub fn new(resources: Option<&LinuxResources>) -> Result<Resources> {
         let Some(given) = resources else {
-            return Ok(Resources {
-                devices: super::devices::rules(&[])?,
-                ..Resources::default()
-            });
+            return Ok(Resources { devices: super::devices::rules(&[])?, ..Resources::default() });
         };
         let bad = |field: &str, why: &str| Error::new(format!("config.json: /linux/resources/{field}: {why}"));
         let mut resources = Resources {
@@ -72,10 +69,7 @@ impl Resources {
             };
             let Memory { limit, swap, .. } = resources.memory;
             if limit.is_some_and(|limit| limit > 0 && swap.is_some_and(|swap| swap > 0 && swap < limit)) {
-                return Err(bad(
-                    "memory/swap",
-                    "is memory and swap together, so not less than memory/limit",
-                ));
+                return Err(bad("memory/swap", "is memory and swap together, so not less than memory/limit"));
             }
             if resources.memory.swappiness.is_some_and(|swappiness| swappiness > 100) {
                 return Err(bad("memory/swappiness", "must be between 0 and 100"));

@@ -43,32 +43,16 @@ pub fn hierarchies() -> Result<Vec<Hierarchy>> {
         let named = mount.super_opts.iter().find(|option| option.starts_with("name="));
         let key = match named {
             Some(name) => name.clone(),
-            None => mount
-                .super_opts
-                .iter()
-                .filter(known)
-                .cloned()
-                .collect::<Vec<_>>()
-                .join(","),
+            None => mount.super_opts.iter().filter(known).cloned().collect::<Vec<_>>().join(","),
         };
         let name = name.to_string();
         found.retain(|hierarchy| hierarchy.name != name);
-        found.push(Hierarchy {
-            name,
-            mount: mount.mount_point,
-            root: mount.mount_root,
-            key,
-        });
+        found.push(Hierarchy { name, mount: mount.mount_point, root: mount.mount_root, key });
     }
     let unified = Path::new(UNIFIED).join("unified");
     if statfs(&unified).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC) {
         let (name, root, key) = ("unified".to_string(), PathBuf::from("/"), String::new());
-        found.push(Hierarchy {
-            name,
-            mount: unified,
-            root,
-            key,
-        });
+        found.push(Hierarchy { name, mount: unified, root, key });
     }
     Ok(found)
 }
@@ -77,32 +61,20 @@ pub fn hierarchies() -> Result<Vec<Hierarchy>> {
 /// point, a relative one from the runtime's own cgroup.
 pub fn paths(hierarchies: &[Hierarchy], given: Option<&Path>, id: &str) -> Result<Vec<(String, (PathBuf, PathBuf))>> {
     let given = given.unwrap_or(Path::new(id));
-    let own = if given.is_absolute() {
-        None
-    } else {
-        Some(own_cgroups()?)
-    };
+    let own = if given.is_absolute() { None } else { Some(own_cgroups()?) };
     let mut paths = Vec::with_capacity(hierarchies.len());
     for hierarchy in hierarchies {
         let base = match &own {
             Some(own) => {
                 // cgroups-rs lists the controllers of a hierarchy one by one.
                 let first = hierarchy.key.split(',').next().unwrap_or_default();
-                let path = own
-                    .get(&hierarchy.key)
-                    .or_else(|| own.get(first))
-                    .map_or("/", String::as_str);
+                let path = own.get(&hierarchy.key).or_else(|| own.get(first)).map_or("/", String::as_str);
                 let path = Path::new(path);
-                path.strip_prefix(&hierarchy.root)
-                    .unwrap_or(path.strip_prefix("/").unwrap_or(path))
-                    .to_path_buf()
+                path.strip_prefix(&hierarchy.root).unwrap_or(path.strip_prefix("/").unwrap_or(path)).to_path_buf()
             }
             None => PathBuf::new(),
         };
-        let below = clean(given)
-            .strip_prefix("/")
-            .map(|below| base.join(below))
-            .unwrap_or_default();
+        let below = clean(given).strip_prefix("/").map(|below| base.join(below)).unwrap_or_default();
         paths.push((hierarchy.name.clone(), (hierarchy.mount.clone(), below)));
     }
     Ok(paths)
@@ -110,10 +82,7 @@ pub fn paths(hierarchies: &[Hierarchy], given: Option<&Path>, id: &str) -> Resul
 
 /// Makes the directories and opens their `tasks`; the limits come beside the child's work.
 pub fn make(cgroups: &mut Cgroups) -> Result<Entrance> {
-    let mut entrance = Entrance {
-        into: None,
-        tasks: Vec::with_capacity(cgroups.directories.len()),
-    };
+    let mut entrance = Entrance { into: None, tasks: Vec::with_capacity(cgroups.directories.len()) };
     for directory in &mut cgroups.directories {
         make_directory(directory)?;
         if directory.hierarchy.split(',').any(|controller| controller == "cpuset") {
@@ -126,10 +95,7 @@ pub fn make(cgroups: &mut Cgroups) -> Result<Entrance> {
 
 /// Opens the `tasks` files of cgroups that exist.
 pub fn enter(cgroups: &Cgroups) -> Result<Entrance> {
-    let mut entrance = Entrance {
-        into: None,
-        tasks: Vec::with_capacity(cgroups.directories.len()),
-    };
+    let mut entrance = Entrance { into: None, tasks: Vec::with_capacity(cgroups.directories.len()) };
     for directory in &cgroups.directories {
         open_entrance(directory, &mut entrance)?;
     }
@@ -153,11 +119,7 @@ fn open_entrance(directory: &Directory, entrance: &mut Entrance) -> Result<()> {
 fn fill_cpusets(directory: &Directory) -> Result<()> {
     let Some(top) = &directory.made_from else { return Ok(()) };
     let Some(above) = top.parent() else { return Ok(()) };
-    let mut made: Vec<&Path> = directory
-        .path
-        .ancestors()
-        .take_while(|path| path.starts_with(top))
-        .collect();
+    let mut made: Vec<&Path> = directory.path.ancestors().take_while(|path| path.starts_with(top)).collect();
     made.reverse();
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let value = files::read_text(&above.join(file))?;
@@ -175,10 +137,8 @@ fn fill_cpusets(directory: &Directory) -> Result<()> {
 /// Writes all limits.
 pub fn limit(cgroups: &Cgroups, resources: &Resources) -> Result<()> {
     let open = |controller: &str| -> Result<Option<OwnedFd>> {
-        let Some(directory) = cgroups
-            .directories
-            .iter()
-            .find(|directory| directory.hierarchy.split(',').any(|name| name == controller))
+        let Some(directory) =
+            cgroups.directories.iter().find(|directory| directory.hierarchy.split(',').any(|name| name == controller))
         else {
             return Ok(None);
         };
@@ -197,26 +157,14 @@ pub fn limit(cgroups: &Cgroups, resources: &Resources) -> Result<()> {
     );
     set("memory", "memory.soft_limit_in_bytes", number(memory.reservation));
     set("memory", "memory.kmem.tcp.limit_in_bytes", number(memory.kernel_tcp));
-    set(
-        "memory",
-        "memory.swappiness",
-        memory.swappiness.map(|value| value.to_string()),
-    );
-    set(
-        "memory",
-        "memory.oom_control",
-        memory.disable_oom_killer.then(|| "1".to_string()),
-    );
+    set("memory", "memory.swappiness", memory.swappiness.map(|value| value.to_string()));
+    set("memory", "memory.oom_control", memory.disable_oom_killer.then(|| "1".to_string()));
     let cpu = &resources.cpu;
     set("cpu", "cpu.shares", cpu.shares.map(|value| value.to_string()));
     set("cpu", "cpu.cfs_period_us", cpu.period.map(|value| value.to_string()));
     set("cpu", "cpu.cfs_quota_us", number(cpu.quota));
     set("cpu", "cpu.cfs_burst_us", cpu.burst.map(|value| value.to_string()));
-    set(
-        "cpu",
-        "cpu.rt_period_us",
-        cpu.realtime_period.map(|value| value.to_string()),
-    );
+    set("cpu", "cpu.rt_period_us", cpu.realtime_period.map(|value| value.to_string()));
     set("cpu", "cpu.rt_runtime_us", number(cpu.realtime_runtime));
     set("cpu", "cpu.idle", number(cpu.idle));
     set("cpuset", "cpuset.cpus", cpu.cpus.clone());
@@ -226,9 +174,7 @@ pub fn limit(cgroups: &Cgroups, resources: &Resources) -> Result<()> {
     for (controller, file, value) in writes {
         if opened.as_ref().is_none_or(|(name, _)| *name != controller) {
             let fd = open(controller)?.ok_or_else(|| {
-                Error::new(format!(
-                    "set {file} to {value}: the controller {controller} is not mounted"
-                ))
+                Error::new(format!("set {file} to {value}: the controller {controller} is not mounted"))
             })?;
             opened = Some((controller, fd));
         }
@@ -248,18 +194,11 @@ pub fn limit(cgroups: &Cgroups, resources: &Resources) -> Result<()> {
 /// A detached copy of the container's directory in each v1 hierarchy.
 pub fn view(cgroups: &Cgroups) -> Result<View> {
     let mut shown = Vec::new();
-    for directory in cgroups
-        .directories
-        .iter()
-        .filter(|directory| directory.hierarchy != "unified")
-    {
+    for directory in cgroups.directories.iter().filter(|directory| directory.hierarchy != "unified") {
         let path = CString::new(directory.path.as_os_str().as_encoded_bytes())?;
         let tree = sys::open_tree_clone(AT_FDCWD, &path, 0)
             .context(|| format!("open_tree(clone) {}", directory.path.display()))?;
-        shown.push(Shown {
-            name: directory.hierarchy.clone(),
-            tree,
-        });
+        shown.push(Shown { name: directory.hierarchy.clone(), tree });
     }
     Ok(View::Legacy(shown))
 }
@@ -283,17 +222,12 @@ pub fn kill(cgroups: &Cgroups) -> Result<()> {
 /// Lets the container go on.
 pub fn thaw(cgroups: &Cgroups) -> Result<()> {
     match freezer(cgroups) {
-        Some(freezer) => freezer
-            .thaw()
-            .map_err(|error| Error::new(format!("thaw the container: {error}"))),
+        Some(freezer) => freezer.thaw().map_err(|error| Error::new(format!("thaw the container: {error}"))),
         None => Ok(()),
     }
 }
 
 fn freezer(cgroups: &Cgroups) -> Option<FreezerController> {
-    let directory = cgroups
-        .directories
-        .iter()
-        .find(|directory| directory.hierarchy == "freezer")?;
+    let directory = cgroups.directories.iter().find(|directory| directory.hierarchy == "freezer")?;
     Some(FreezerController::new(directory.path.clone(), PathBuf::new(), false))
 }

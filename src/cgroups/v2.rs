@@ -19,15 +19,9 @@ pub fn path(given: Option<&Path>, id: &str) -> Result<(PathBuf, PathBuf)> {
     } else {
         let own = own_cgroups()?;
         let own = clean(Path::new(own.get("").map_or("/", String::as_str)));
-        own.parent()
-            .and_then(|parent| parent.strip_prefix("/").ok())
-            .unwrap_or(Path::new(""))
-            .to_path_buf()
+        own.parent().and_then(|parent| parent.strip_prefix("/").ok()).unwrap_or(Path::new("")).to_path_buf()
     };
-    let below = clean(given)
-        .strip_prefix("/")
-        .map(|below| base.join(below))
-        .unwrap_or_default();
+    let below = clean(given).strip_prefix("/").map(|below| base.join(below)).unwrap_or_default();
     Ok((PathBuf::from(UNIFIED), below))
 }
 
@@ -43,18 +37,12 @@ pub fn make(cgroups: &mut Cgroups, resources: &Resources) -> Result<Entrance> {
     for (file, value) in &writes {
         write(fd.as_fd(), file, value)?;
     }
-    Ok(Entrance {
-        into: Some(fd),
-        tasks: Vec::new(),
-    })
+    Ok(Entrance { into: Some(fd), tasks: Vec::new() })
 }
 
 /// Opens the directory of a container that exists.
 pub fn enter(cgroups: &Cgroups) -> Result<Entrance> {
-    Ok(Entrance {
-        into: Some(open(cgroups)?),
-        tasks: Vec::new(),
-    })
+    Ok(Entrance { into: Some(open(cgroups)?), tasks: Vec::new() })
 }
 
 fn open(cgroups: &Cgroups) -> Result<OwnedFd> {
@@ -94,25 +82,12 @@ fn enable_controllers(path: &Path, writes: &[(&str, String)], resources: &Resour
     if wanted.is_empty() {
         return Ok(());
     }
-    let enable = wanted
-        .iter()
-        .map(|controller| format!("+{controller}"))
-        .collect::<Vec<_>>()
-        .join(" ");
-    let mut ancestors: Vec<&Path> = path
-        .ancestors()
-        .skip(1)
-        .take_while(|ancestor| ancestor.starts_with(UNIFIED))
-        .collect();
+    let enable = wanted.iter().map(|controller| format!("+{controller}")).collect::<Vec<_>>().join(" ");
+    let mut ancestors: Vec<&Path> =
+        path.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(UNIFIED)).collect();
     ancestors.reverse();
     for ancestor in ancestors {
-        let what = || {
-            format!(
-                "enable {} for the cgroups below {}",
-                wanted.join(", "),
-                ancestor.display()
-            )
-        };
+        let what = || format!("enable {} for the cgroups below {}", wanted.join(", "), ancestor.display());
         let file = ancestor.join("cgroup.subtree_control");
         let fd = files::open(&file, OFlag::O_WRONLY).context(what)?;
         match nix::unistd::write(&fd, enable.as_bytes()) {
@@ -135,10 +110,7 @@ fn enable_controllers(path: &Path, writes: &[(&str, String)], resources: &Resour
 
 fn missing<'a>(ancestor: &Path, wanted: &[&'a str]) -> Option<&'a str> {
     let there = std::fs::read_to_string(ancestor.join("cgroup.controllers")).ok()?;
-    wanted
-        .iter()
-        .copied()
-        .find(|controller| !there.split_whitespace().any(|name| name == *controller))
+    wanted.iter().copied().find(|controller| !there.split_whitespace().any(|name| name == *controller))
 }
 
 /// The files and their values, in an order in which each write is legal.
@@ -146,28 +118,15 @@ fn writes(resources: &Resources) -> Result<Vec<(&str, String)>> {
     let mut writes: Vec<(&str, String)> = Vec::new();
     memory(&resources.memory, &mut writes)?;
     cpu(&resources.cpu, &mut writes)?;
-    writes.extend(
-        resources
-            .unified
-            .iter()
-            .map(|(file, value)| (file.as_str(), value.clone())),
-    );
+    writes.extend(resources.unified.iter().map(|(file, value)| (file.as_str(), value.clone())));
     Ok(writes)
 }
 
 fn memory(memory: &Memory, writes: &mut Vec<(&str, String)>) -> Result<()> {
     let amount = |value: i64| {
-        if value == -1 {
-            "max".to_string()
-        } else {
-            value.to_string()
-        }
+        if value == -1 { "max".to_string() } else { value.to_string() }
     };
-    let bad = |field: &str, why: &str| {
-        Err(Error::new(format!(
-            "config.json: /linux/resources/memory/{field}: {why}"
-        )))
-    };
+    let bad = |field: &str, why: &str| Err(Error::new(format!("config.json: /linux/resources/memory/{field}: {why}")));
     // v1 limits memory and swap together, v2 swap alone.
     match (memory.swap, memory.limit) {
         (Some(-1), _) => writes.push(("memory.swap.max", "max".to_string())),
@@ -177,11 +136,7 @@ fn memory(memory: &Memory, writes: &mut Vec<(&str, String)>) -> Result<()> {
         (None, _) => {}
     }
     writes.extend(memory.limit.map(|limit| ("memory.max", amount(limit))));
-    writes.extend(
-        memory
-            .reservation
-            .map(|reservation| ("memory.low", amount(reservation))),
-    );
+    writes.extend(memory.reservation.map(|reservation| ("memory.low", amount(reservation))));
     if memory.kernel_tcp.is_some() {
         return bad("kernelTCP", "has no form on cgroup v2");
     }
@@ -196,17 +151,11 @@ fn memory(memory: &Memory, writes: &mut Vec<(&str, String)>) -> Result<()> {
 
 fn cpu(cpu: &Cpu, writes: &mut Vec<(&str, String)>) -> Result<()> {
     if cpu.realtime_runtime.is_some() || cpu.realtime_period.is_some() {
-        return Err(Error::new(
-            "config.json: /linux/resources/cpu/realtimeRuntime: has no form on cgroup v2",
-        ));
+        return Err(Error::new("config.json: /linux/resources/cpu/realtimeRuntime: has no form on cgroup v2"));
     }
     // Idle and a weight exclude each other.
     writes.extend(cpu.idle.map(|idle| ("cpu.idle", idle.to_string())));
-    writes.extend(
-        cpu.shares
-            .filter(|_| cpu.idle != Some(1))
-            .map(|shares| ("cpu.weight", weight(shares).to_string())),
-    );
+    writes.extend(cpu.shares.filter(|_| cpu.idle != Some(1)).map(|shares| ("cpu.weight", weight(shares).to_string())));
     if cpu.quota.is_some() || cpu.period.is_some() {
         let quota = match cpu.quota {
             Some(quota) if quota > 0 => quota.to_string(),
@@ -240,14 +189,7 @@ mod tests {
 
     #[test]
     fn shares_become_weights() {
-        for (shares, expected) in [
-            (1, 1),
-            (2, 1),
-            (512, 59),
-            (1024, 100),
-            (262_144, 10_000),
-            (u64::MAX, 10_000),
-        ] {
+        for (shares, expected) in [(1, 1), (2, 1), (512, 59), (1024, 100), (262_144, 10_000), (u64::MAX, 10_000)] {
             assert_eq!(weight(shares), expected, "{shares}");
         }
     }
@@ -255,28 +197,8 @@ mod tests {
     #[test]
     fn swap_is_counted_alone() {
         let mut writes = Vec::new();
-        memory(
-            &Memory {
-                limit: Some(100),
-                swap: Some(150),
-                ..Memory::default()
-            },
-            &mut writes,
-        )
-        .unwrap();
-        assert_eq!(
-            writes,
-            [("memory.swap.max", "50".to_string()), ("memory.max", "100".to_string())]
-        );
-        assert!(
-            memory(
-                &Memory {
-                    swap: Some(150),
-                    ..Memory::default()
-                },
-                &mut writes
-            )
-            .is_err()
-        );
+        memory(&Memory { limit: Some(100), swap: Some(150), ..Memory::default() }, &mut writes).unwrap();
+        assert_eq!(writes, [("memory.swap.max", "50".to_string()), ("memory.max", "100".to_string())]);
+        assert!(memory(&Memory { swap: Some(150), ..Memory::default() }, &mut writes).is_err());
     }
 }

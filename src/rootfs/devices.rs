@@ -88,15 +88,7 @@ pub fn plan(devices: &[LinuxDevice], own_dev: bool) -> Result<Vec<Device>> {
         for (path, major, minor) in DEFAULT {
             if !result.iter().any(|device| device.path == Path::new(path)) {
                 let path = PathBuf::from(path);
-                result.push(Device {
-                    path,
-                    kind: SFlag::S_IFCHR,
-                    major,
-                    minor,
-                    mode: 0o666,
-                    uid: 0,
-                    gid: 0,
-                });
+                result.push(Device { path, kind: SFlag::S_IFCHR, major, minor, mode: 0o666, uid: 0, gid: 0 });
             }
         }
     }
@@ -123,18 +115,8 @@ fn make_in_tree(tree: &Tree<'_>, device: &Device) -> Result<()> {
 
 fn make_one(directory: BorrowedFd<'_>, name: &Path, device: &Device) -> Result<()> {
     let is_fifo = device.kind == SFlag::S_IFIFO;
-    let number = if is_fifo {
-        0
-    } else {
-        makedev(device.major, device.minor)
-    };
-    match mknodat(
-        directory,
-        name,
-        device.kind,
-        Mode::from_bits_truncate(device.mode),
-        number,
-    ) {
+    let number = if is_fifo { 0 } else { makedev(device.major, device.minor) };
+    match mknodat(directory, name, device.kind, Mode::from_bits_truncate(device.mode), number) {
         Ok(()) => {}
         Err(Errno::EEXIST) => {
             // A file that is there already must be this device (config-linux.md: devices).
@@ -167,11 +149,7 @@ pub fn make_links(tree: &Tree<'_>, has_proc: bool) -> Result<()> {
             opened.as_fd()
         }
     };
-    for (target, name) in LINKS
-        .iter()
-        .copied()
-        .filter(|(target, _)| has_proc || !target.starts_with("/proc"))
-    {
+    for (target, name) in LINKS.iter().copied().filter(|(target, _)| has_proc || !target.starts_with("/proc")) {
         // The one link that a kernel may have nothing for.
         if name == "core" && !tree.has_kernels_file(Path::new("/proc/kcore")) {
             continue;
@@ -204,9 +182,6 @@ mod tests {
         assert!(device(r#"{"path": "/dev/x", "type": "c", "major": 4096, "minor": 0}"#).is_err());
         assert!(device(r#"{"path": "/dev/x", "type": "c", "major": -1, "minor": 0}"#).is_err());
         assert!(device(r#"{"path": "dev/x", "type": "c", "major": 1, "minor": 0}"#).is_err());
-        assert_eq!(
-            device(r#"{"path": "/dev/x", "type": "p", "major": -1, "minor": 666}"#).unwrap()[0].major,
-            0
-        );
+        assert_eq!(device(r#"{"path": "/dev/x", "type": "p", "major": -1, "minor": 666}"#).unwrap()[0].major, 0);
     }
 }

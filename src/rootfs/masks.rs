@@ -21,27 +21,15 @@ pub fn open_null() -> Result<OwnedFd> {
         return Err(Error::new("/dev/null of the host is not the null device"));
     }
     // As a peer of the host's mount it would carry to the host what the container mounts on it.
-    let private = MountAttr {
-        propagation: libc::MS_PRIVATE,
-        ..MountAttr::default()
-    };
+    let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
     sys::mount_setattr(null.as_fd(), false, private).context(|| "mount_setattr(private) /dev/null")?;
     Ok(null)
 }
 
 /// Hides each path: a directory under an empty read-only tmpfs, which all share, anything else under the null device.
 pub fn mask(tree: &Tree<'_>, paths: &[PathBuf], null: BorrowedFd<'_>) -> Result<()> {
-    let mut null = Cover {
-        tree,
-        mount: null,
-        is_attached: false,
-        spare: None,
-    };
-    let mut empty = Empty {
-        tree,
-        mount: None,
-        is_attached: false,
-    };
+    let mut null = Cover { tree, mount: null, is_attached: false, spare: None };
+    let mut empty = Empty { tree, mount: None, is_attached: false };
     for masked in paths {
         mask_one(tree, masked, &mut null, &mut empty).context(|| format!("mask {}", masked.display()))?;
     }
@@ -112,12 +100,7 @@ impl Empty<'_> {
             Some(mount) => mount,
             none => none.insert(empty_directory(self.tree)?),
         };
-        let mut cover = Cover {
-            tree: self.tree,
-            mount: mount.as_fd(),
-            is_attached: self.is_attached,
-            spare: None,
-        };
+        let mut cover = Cover { tree: self.tree, mount: mount.as_fd(), is_attached: self.is_attached, spare: None };
         let moved = cover.put_on(directory, name)?;
         self.is_attached = true;
         moved.context(|| "move_mount")
@@ -128,9 +111,7 @@ impl Empty<'_> {
 fn empty_directory(tree: &Tree<'_>) -> Result<OwnedFd> {
     let context = FsContext::open(c"tmpfs").context(|| "fsopen(tmpfs)")?;
     for (key, value) in [(c"nr_blocks", c"1"), (c"nr_inodes", c"1"), (c"mode", c"755")] {
-        context
-            .set_string(key, value)
-            .context(|| format!("fsconfig({key:?})"))?;
+        context.set_string(key, value).context(|| format!("fsconfig({key:?})"))?;
     }
     let read_only = mount_flags::MOUNT_ATTR_RDONLY
         | mount_flags::MOUNT_ATTR_NOSUID
@@ -150,10 +131,7 @@ pub fn make_read_only(tree: &Tree<'_>, paths: &[PathBuf]) -> Result<()> {
 }
 
 fn make_one_read_only(tree: &Tree<'_>, read_only: &Path) -> Result<()> {
-    let attr = MountAttr {
-        set: mount_flags::MOUNT_ATTR_RDONLY,
-        ..MountAttr::default()
-    };
+    let attr = MountAttr { set: mount_flags::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
     if let Some((directory, name)) = tree.kernels_spot(read_only) {
         let copy = match sys::open_tree_clone(directory, &name, mount_flags::AT_RECURSIVE) {
             Err(Errno::ENOENT) => return Ok(()),

@@ -66,10 +66,7 @@ impl Mount {
         if destination.as_os_str().as_encoded_bytes().contains(&0) {
             return Err(bad("/destination", "contains a NUL character"));
         }
-        for (mappings, field) in [
-            (mount.uid_mappings(), "/uidMappings"),
-            (mount.gid_mappings(), "/gidMappings"),
-        ] {
+        for (mappings, field) in [(mount.uid_mappings(), "/uidMappings"), (mount.gid_mappings(), "/gidMappings")] {
             if mappings.as_ref().is_some_and(|mappings| !mappings.is_empty()) {
                 return Err(bad(field, "id-mapped mounts are not supported by this version"));
             }
@@ -101,24 +98,12 @@ impl Mount {
                 },
             }
         };
-        let proc = source
-            == Source::FileSystem {
-                fstype: c"proc".to_owned(),
-                source: c"proc".to_owned(),
-            }
+        let proc = source == Source::FileSystem { fstype: c"proc".to_owned(), source: c"proc".to_owned() }
             || matches!(&source, Source::FileSystem { fstype, .. } if fstype.as_c_str() == c"proc");
         if destination.starts_with("/proc") && !proc && !is_proc_file(&destination) {
-            return Err(bad(
-                "/destination",
-                "nothing may be mounted on or below /proc but proc itself",
-            ));
+            return Err(bad("/destination", "nothing may be mounted on or below /proc but proc itself"));
         }
-        Ok(Mount {
-            index,
-            destination,
-            source,
-            options,
-        })
+        Ok(Mount { index, destination, source, options })
     }
 
     /// Whether it shows a part of another file tree.
@@ -146,11 +131,7 @@ impl Mount {
         let root = tree.root;
         match &self.source {
             Source::FileSystem { fstype, source } => {
-                let mode = if self.is_type(c"tmpfs") {
-                    self.mode_of_target(root)?
-                } else {
-                    None
-                };
+                let mode = if self.is_type(c"tmpfs") { self.mode_of_target(root)? } else { None };
                 self.make_file_system(tree, fstype, source, mode)
             }
             Source::BindInRoot(path) => {
@@ -186,11 +167,7 @@ impl Mount {
         let name = fstype.to_string_lossy();
         let context = FsContext::open(fstype).map_err(|errno| {
             let error = Error::from(errno).context(format!("fsopen({name})"));
-            if errno == Errno::ENODEV {
-                error.hint("the kernel does not have this file system")
-            } else {
-                error
-            }
+            if errno == Errno::ENODEV { error.hint("the kernel does not have this file system") } else { error }
         })?;
         let explain = |errno: Errno, call: String| {
             let error = Error::from(errno).context(call);
@@ -217,13 +194,9 @@ impl Mount {
         }
         if let Some(mode) = mode {
             let mode = CString::new(format!("{mode:o}"))?;
-            context
-                .set_string(c"mode", &mode)
-                .map_err(|errno| explain(errno, format!("fsconfig(mode={mode:?})")))?;
+            context.set_string(c"mode", &mode).map_err(|errno| explain(errno, format!("fsconfig(mode={mode:?})")))?;
         }
-        let mount = context
-            .mount(self.options.attr.set)
-            .map_err(|errno| explain(errno, "fsmount".to_string()))?;
+        let mount = context.mount(self.options.attr.set).map_err(|errno| explain(errno, "fsmount".to_string()))?;
         tree.done(context.into_fd());
         Ok(mount)
     }
@@ -240,22 +213,13 @@ impl Mount {
         // A copy of a shared mount of the host is its peer, and would carry mounts of the container to the host: unless
         // the configuration wants that, it only receives.
         let own = &options.propagation;
-        if self.is_bind()
-            && !own
-                .iter()
-                .any(|p| p.kind == libc::MS_SHARED || p.kind == libc::MS_PRIVATE && p.recursive)
+        if self.is_bind() && !own.iter().any(|p| p.kind == libc::MS_SHARED || p.kind == libc::MS_PRIVATE && p.recursive)
         {
-            let slave = MountAttr {
-                propagation: libc::MS_SLAVE,
-                ..MountAttr::default()
-            };
+            let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
             sys::mount_setattr(mount, true, slave).context(|| "mount_setattr(recursive, slave)")?;
         }
         for propagation in own.iter().filter(|p| p.kind != libc::MS_UNBINDABLE) {
-            let attr = MountAttr {
-                propagation: propagation.kind,
-                ..MountAttr::default()
-            };
+            let attr = MountAttr { propagation: propagation.kind, ..MountAttr::default() };
             sys::mount_setattr(mount, propagation.recursive, attr).context(|| "mount_setattr(propagation)")?;
         }
         Ok(())
@@ -290,11 +254,7 @@ impl Mount {
         sys::move_mount(mount, target.as_fd(), c"").map_err(|errno| {
             let error = Error::from(errno).context("move_mount");
             let kinds = errno == Errno::EINVAL;
-            if kinds {
-                error.hint("a file cannot be mounted on a directory, nor the reverse")
-            } else {
-                error
-            }
+            if kinds { error.hint("a file cannot be mounted on a directory, nor the reverse") } else { error }
         })?;
         tree.done(target);
         Ok(())
@@ -303,11 +263,7 @@ impl Mount {
     /// Opens the target, making it if it is missing, and tells whether it was reached without following a link.
     fn open_target(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<(OwnedFd, bool)> {
         // Most targets are reached without a link, and then the path says where they are.
-        let flags = if self.is_kernels() {
-            OFlag::O_PATH | OFlag::O_DIRECTORY
-        } else {
-            OFlag::O_PATH
-        };
+        let flags = if self.is_kernels() { OFlag::O_PATH | OFlag::O_DIRECTORY } else { OFlag::O_PATH };
         let target = match path::open_without_links(root, &self.destination, flags) {
             Ok(target) => return Ok((target, true)),
             // A link would let the image choose where the kernel's files appear.
@@ -321,9 +277,7 @@ impl Mount {
         if !is_proc_file(&self.destination) && !self.is_type(c"proc") {
             let statfs = fstatfs(&target).context(|| "fstatfs")?;
             if statfs.filesystem_type() == PROC_SUPER_MAGIC {
-                return Err(Error::new(
-                    "the target lies on procfs, where nothing else may be mounted",
-                ));
+                return Err(Error::new("the target lies on procfs, where nothing else may be mounted"));
             }
         }
         Ok((target, false))
@@ -342,12 +296,7 @@ impl std::fmt::Display for Mount {
             Source::FileSystem { fstype, .. } => fstype.to_string_lossy().into_owned(),
             Source::Cgroup => "cgroup".to_string(),
         };
-        write!(
-            f,
-            "mount {source:?} at {} (/mounts/{})",
-            self.destination.display(),
-            self.index
-        )
+        write!(f, "mount {source:?} at {} (/mounts/{})", self.destination.display(), self.index)
     }
 }
 
@@ -372,13 +321,7 @@ pub fn attach_cgroups(tree: &mut Tree<'_>, rootfs: &Rootfs, sources: &Sources, c
 }
 
 fn attach_range(tree: &mut Tree<'_>, rootfs: &Rootfs, sources: &Sources, range: std::ops::Range<usize>) -> Result<()> {
-    for (mount, opened) in rootfs
-        .mounts
-        .iter()
-        .zip(&sources.binds)
-        .skip(range.start)
-        .take(range.len())
-    {
+    for (mount, opened) in rootfs.mounts.iter().zip(&sources.binds).skip(range.start).take(range.len()) {
         attach_one(tree, mount, opened.as_ref()).context(|| mount.to_string())?;
     }
     Ok(())
@@ -396,10 +339,7 @@ fn attach_one(tree: &mut Tree<'_>, mount: &Mount, opened: Option<&OwnedFd>) -> R
     mount.attach(tree, detached)?;
     // An unbindable mount cannot be moved, so this comes last.
     if let Some(propagation) = mount.options.propagation.iter().find(|p| p.kind == libc::MS_UNBINDABLE) {
-        let attr = MountAttr {
-            propagation: propagation.kind,
-            ..MountAttr::default()
-        };
+        let attr = MountAttr { propagation: propagation.kind, ..MountAttr::default() };
         sys::mount_setattr(detached, propagation.recursive, attr).context(|| "mount_setattr(unbindable)")?;
     }
     match made {
@@ -419,20 +359,14 @@ fn attach_cgroup(tree: &mut Tree<'_>, mount: &Mount, view: &cgroups::View) -> Re
     let made = match view {
         cgroups::View::Unified => {
             let context = FsContext::open(c"cgroup2").context(|| "fsopen(cgroup2)")?;
-            context
-                .set_string(c"source", c"cgroup")
-                .context(|| "fsconfig(source=cgroup)")?;
+            context.set_string(c"source", c"cgroup").context(|| "fsconfig(source=cgroup)")?;
             context.mount(attributes.set).context(|| "fsmount(cgroup2)")?
         }
         cgroups::View::Legacy(_) => {
             let context = FsContext::open(c"tmpfs").context(|| "fsopen(tmpfs)")?;
-            context
-                .set_string(c"source", c"cgroup")
-                .context(|| "fsconfig(source=cgroup)")?;
+            context.set_string(c"source", c"cgroup").context(|| "fsconfig(source=cgroup)")?;
             context.set_string(c"mode", c"755").context(|| "fsconfig(mode=755)")?;
-            context
-                .mount(attributes.set & !sys::mount_flags::MOUNT_ATTR_RDONLY)
-                .context(|| "fsmount(tmpfs)")?
+            context.mount(attributes.set & !sys::mount_flags::MOUNT_ATTR_RDONLY).context(|| "fsmount(tmpfs)")?
         }
     };
     mount.attach(tree, made.as_fd())?;
@@ -448,10 +382,7 @@ fn attach_cgroup(tree: &mut Tree<'_>, mount: &Mount, view: &cgroups::View) -> Re
             }
         }
         // One call for the tmpfs and all that is in it; copies of the host's mounts must not stay their peers.
-        let attributes = MountAttr {
-            propagation: libc::MS_PRIVATE,
-            ..attributes
-        };
+        let attributes = MountAttr { propagation: libc::MS_PRIVATE, ..attributes };
         sys::mount_setattr(made.as_fd(), true, attributes).context(|| "mount_setattr(recursive)")?;
     }
     mount.set_attributes(made.as_fd(), false)?;

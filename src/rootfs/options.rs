@@ -141,13 +141,7 @@ mod tests {
         assert_eq!(parse("relatime").attr.clear, MOUNT_ATTR__ATIME);
         assert_eq!(parse("rrelatime").recursive_attr.clear, MOUNT_ATTR__ATIME);
         assert_eq!(parse("rbind").bind, Some(true));
-        assert_eq!(
-            parse("bind,rslave").propagation,
-            [Propagation {
-                kind: libc::MS_SLAVE,
-                recursive: true
-            }]
-        );
+        assert_eq!(parse("bind,rslave").propagation, [Propagation { kind: libc::MS_SLAVE, recursive: true }]);
     }
 
     #[test]

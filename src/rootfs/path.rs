@@ -30,22 +30,12 @@ pub fn clean(path: &Path) -> PathBuf {
 /// The kernel answers EAGAIN when something was renamed meanwhile and it cannot be sure; an attacker who renames all
 /// the time gets an error from us, not a wrong descriptor.
 pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
-    resolve(
-        root,
-        path,
-        flags,
-        ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS,
-    )
+    resolve(root, path, flags, ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS)
 }
 
 /// As [`open_in_root`], but a symlink anywhere in the path is an error (ELOOP).
 pub fn open_without_links(root: BorrowedFd<'_>, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
-    resolve(
-        root,
-        path,
-        flags,
-        ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS,
-    )
+    resolve(root, path, flags, ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS)
 }
 
 fn resolve(root: BorrowedFd<'_>, path: &Path, flags: OFlag, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
@@ -136,11 +126,7 @@ fn deepest_ancestor(root: BorrowedFd<'_>, path: &Path) -> Result<(OwnedFd, PathB
 /// Whether a descriptor is of a directory.
 pub fn kind_of(fd: BorrowedFd<'_>) -> Result<Kind> {
     let stat = fstat(fd).context(|| "fstat")?;
-    Ok(if is_directory(&stat) {
-        Kind::Directory
-    } else {
-        Kind::File
-    })
+    Ok(if is_directory(&stat) { Kind::Directory } else { Kind::File })
 }
 
 /// Whether this is the status of a directory.
@@ -155,10 +141,7 @@ pub fn stat_at(dir: BorrowedFd<'_>, name: &Path) -> nix::Result<FileStat> {
 
 /// The directory that holds the last component of `path`, made if it is missing, and that component.
 pub fn parent_of(root: BorrowedFd<'_>, path: &Path) -> Result<(OwnedFd, PathBuf)> {
-    let name = path
-        .file_name()
-        .map(PathBuf::from)
-        .ok_or_else(|| Error::new("is not a path of a file"))?;
+    let name = path.file_name().map(PathBuf::from).ok_or_else(|| Error::new("is not a path of a file"))?;
     let parent = path.parent().unwrap_or(Path::new("/"));
     let directory = open_or_make(root, parent, || Ok(Kind::Directory))?;
     Ok((directory, name))
@@ -167,11 +150,7 @@ pub fn parent_of(root: BorrowedFd<'_>, path: &Path) -> Result<(OwnedFd, PathBuf)
 /// A detached copy of the mount at an opened file or directory.
 pub fn clone_at(fd: BorrowedFd<'_>, recursive: bool) -> nix::Result<OwnedFd> {
     use crate::sys::mount_flags::{AT_EMPTY_PATH, AT_RECURSIVE};
-    sys::open_tree_clone(
-        fd.as_fd(),
-        c"",
-        AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 },
-    )
+    sys::open_tree_clone(fd.as_fd(), c"", AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 })
 }
 
 #[cfg(test)]
@@ -187,13 +166,7 @@ mod tests {
 
     #[test]
     fn paths_are_cleaned_below_the_root() {
-        for (dirty, cleaned) in [
-            ("a", "/a"),
-            ("/a/../../b", "/b"),
-            ("//a/./b/", "/a/b"),
-            ("", "/"),
-            ("../..", "/"),
-        ] {
+        for (dirty, cleaned) in [("a", "/a"), ("/a/../../b", "/b"), ("//a/./b/", "/a/b"), ("", "/"), ("../..", "/")] {
             assert_eq!(clean(Path::new(dirty)), Path::new(cleaned));
         }
     }

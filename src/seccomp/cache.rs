@@ -67,9 +67,7 @@ fn directory() -> Option<OwnedFd> {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(_) => return None,
     }
-    files::open(&path, OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW)
-        .ok()
-        .filter(is_private)
+    files::open(&path, OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW).ok().filter(is_private)
 }
 
 /// The program of a profile that was compiled before.
@@ -113,11 +111,7 @@ pub fn store(key: &[u8], program: &[u8]) {
 fn prune(directory: &OwnedFd) {
     let Ok(copy) = directory.try_clone() else { return };
     let Ok(mut entries) = Dir::from_fd(copy) else { return };
-    let names: Vec<_> = entries
-        .iter()
-        .flatten()
-        .map(|entry| entry.file_name().to_owned())
-        .collect();
+    let names: Vec<_> = entries.iter().flatten().map(|entry| entry.file_name().to_owned()).collect();
     if names.len() > MAX_FILES {
         for name in names.iter().filter(|name| !name.to_bytes().starts_with(b".")) {
             let _ = unlinkat(directory, name.as_c_str(), UnlinkatFlags::NoRemoveDir);

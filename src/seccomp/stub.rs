@@ -29,10 +29,7 @@ pub const VERSION: u32 = 2;
 
 /// The number of a call that libseccomp does not know.
 pub fn newer_syscall(name: &str) -> Option<u32> {
-    NEWER
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, number)| *number)
+    NEWER.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
 /// linux/audit.h; only architectures whose newest calls have the generic numbers.
@@ -56,9 +53,7 @@ fn audit_number(architecture: ScmpArch) -> Option<u32> {
 /// linux/filter.h, struct sock_filter
 fn instruction(code: u16, jump_true: u8, jump_false: u8, value: u32) -> [u8; 8] {
     let [code, value] = [u32::from(code), value].map(u32::to_le_bytes);
-    [
-        code[0], code[1], jump_true, jump_false, value[0], value[1], value[2], value[3],
-    ]
+    [code[0], code[1], jump_true, jump_false, value[0], value[1], value[2], value[3]]
 }
 
 const LOAD: u16 = 0x20;
@@ -123,10 +118,7 @@ fn calls(architecture: ScmpArch, newer: &[(u32, ScmpAction)], profile: Option<&L
         calls.push(instruction(JUMP_EQUAL, 0, 1, number | bit));
         calls.push(instruction(RETURN, 0, 0, verdict(*action)));
     }
-    let names = profile
-        .iter()
-        .flat_map(|profile| profile.syscalls().iter().flatten())
-        .flat_map(|rule| rule.names());
+    let names = profile.iter().flat_map(|profile| profile.syscalls().iter().flatten()).flat_map(|rule| rule.names());
     let number = |name: &String| {
         let known = ScmpSyscall::from_name_by_arch(name, architecture).ok();
         let known = known.and_then(|call| u32::try_from(call.as_raw_syscall()).ok());

@@ -28,10 +28,7 @@ unsafe impl GlobalAlloc for Bump {
             // SAFETY: the caller's layout is passed on as it is.
             return unsafe { System.alloc(layout) };
         }
-        let (protection, flags) = (
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-        );
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: a new mapping, at an address that the kernel chooses.
         let block = unsafe { libc::mmap(std::ptr::null_mut(), BLOCK, protection, flags, -1, 0) };
         if block == libc::MAP_FAILED {
