@@ -276,7 +276,7 @@ fn hint(path: &CStr, errno: Errno) -> Option<String> {
     if let Some(line) = head.strip_prefix(b"#!") {
         let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let target = String::from_utf8_lossy(line);
-        let interpreter = target.split_whitespace().next().unwrap_or_default();
+        let interpreter = target.trim_start().split([' ', '\t']).next().unwrap_or_default();
         return Some(match target.ends_with('\r') {
             true => format!("its first line ends with a carriage return, so its interpreter would be {interpreter:?}"),
             false => format!("its interpreter {interpreter:?} is missing"),
