@@ -508,11 +508,13 @@ pub fn exit(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// `signal(number, SIG_DFL)`
+/// `rt_sigaction(number, {SIG_DFL}, NULL)`, the raw call: the C library refuses the signals that it keeps for itself,
+/// and a caller may ignore those, too.
 pub fn default_signal(number: i32) {
-    // SAFETY: SIG_DFL is no function of ours, so nothing can be called in a wrong state. It cannot fail for a signal that
-    // is ignored now, which is the only kind that this is called with.
-    unsafe { libc::signal(number, libc::SIG_DFL) };
+    // struct sigaction of the kernel, all zero: SIG_DFL, no flags, an empty mask.
+    let default = [0u64; 4];
+    // SAFETY: the kernel reads at most 32 bytes, on every architecture; SIG_DFL is no function of ours.
+    let _ = unsafe { call(libc::SYS_rt_sigaction, [number as u64, default.as_ptr() as u64, 0, 8, 0, 0]) };
 }
 
 /// `waitpid(-1, &status, WNOHANG)`: a child that has ended and its status as a shell has it, 128 + n after signal n.
