@@ -8,7 +8,6 @@
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::sys::{self, MountAttr, mount_flags};
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -34,13 +33,11 @@ pub fn protect(args: &[OsString]) -> Result<()> {
     }
     let failure = match read_only_directory(&path) {
         Ok((directory, name)) => sys::execveat_self(directory.as_fd(), &name, args, 0),
-        Err(error) if matches!(error.errno(), Some(Errno::EPERM | Errno::EINVAL | Errno::ENOSYS)) => {
-            match sealed_copy() {
-                Ok(copy) => sys::execveat_self(copy.as_fd(), c"", args, libc::AT_EMPTY_PATH),
-                Err(error) => error,
-            }
-        }
-        Err(error) => error,
+        // Without the right to make mounts, or when the path leads to the file no more.
+        Err(first) => match sealed_copy() {
+            Ok(copy) => sys::execveat_self(copy.as_fd(), c"", args, libc::AT_EMPTY_PATH),
+            Err(error) => error.hint(first),
+        },
     };
     Err(failure.context("protect the runtime's own file from the container"))
 }
@@ -61,7 +58,7 @@ fn seals_wanted() -> SealFlag {
 /// The directory of this program as a read-only mount that is attached nowhere, and the program's name in it.
 fn read_only_directory(path: &Path) -> Result<(OwnedFd, CString)> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Error::with_errno(format!("{} is no path of a file", path.display()), Errno::EINVAL));
+        return Err(Error::new(format!("{} is no path of a file", path.display())));
     };
     let directory = CString::new(directory.as_os_str().as_encoded_bytes())?;
     let name = CString::new(name.as_encoded_bytes())?;
