@@ -172,31 +172,28 @@ impl Cgroups {
         Ok(pids)
     }
 
+    /// A file of the container's cgroup, if it is there: on v1 in the hierarchy of a controller, on v2 by its name there.
+    fn read(&self, (controller, v1_file): (&str, &str), v2_file: &str) -> Option<String> {
+        let (hierarchy, file) = if self.unified { ("unified", v2_file) } else { (controller, v1_file) };
+        let directory = self.directories.iter().find(|directory| directory.hierarchy == hierarchy)?;
+        std::fs::read_to_string(directory.path.join(file)).ok()
+    }
+
     /// How many processes of the container the kernel has killed for lack of memory, if it tells.
     pub fn oom_kills(&self) -> Option<u64> {
-        let (hierarchy, file) =
-            if self.unified { ("unified", "memory.events") } else { ("memory", "memory.oom_control") };
-        let directory = self.directories.iter().find(|directory| directory.hierarchy == hierarchy)?;
-        let text = std::fs::read_to_string(directory.path.join(file)).ok()?;
+        let text = self.read(("memory", "memory.oom_control"), "memory.events")?;
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
     }
 
     /// The most memory that the container has used, in bytes.
     pub fn memory_peak(&self) -> Option<u64> {
-        let (hierarchy, file) =
-            if self.unified { ("unified", "memory.peak") } else { ("memory", "memory.max_usage_in_bytes") };
-        let directory = self.directories.iter().find(|directory| directory.hierarchy == hierarchy)?;
-        std::fs::read_to_string(directory.path.join(file)).ok()?.trim().parse().ok()
+        self.read(("memory", "memory.max_usage_in_bytes"), "memory.peak")?.trim().parse().ok()
     }
 
     /// Whether the processes are paused.
     pub fn is_frozen(&self) -> bool {
-        let (hierarchy, file) = if self.unified { ("unified", "cgroup.freeze") } else { ("freezer", "freezer.state") };
-        let Some(directory) = self.directories.iter().find(|directory| directory.hierarchy == hierarchy) else {
-            return false;
-        };
-        std::fs::read_to_string(directory.path.join(file))
-            .is_ok_and(|state| matches!(state.trim(), "1" | "FROZEN" | "FREEZING"))
+        self.read(("freezer", "freezer.state"), "cgroup.freeze")
+            .is_some_and(|state| matches!(state.trim(), "1" | "FROZEN" | "FREEZING"))
     }
 
     /// Sends a signal to every process in the container's own cgroups; to how many.
@@ -253,6 +250,14 @@ impl Cgroups {
         }
         first_error.map_or(Ok(()), Err)
     }
+}
+
+/// v1: a process of one thread moves itself through `tasks` without the lock that waits for an RCU grace period.
+pub fn join(tasks: &[OwnedFd]) -> Result<()> {
+    for tasks in tasks {
+        nix::unistd::write(tasks, b"0").context(|| "enter a cgroup of the container")?;
+    }
+    Ok(())
 }
 
 /// The first directory on the way from `mount` down `below` that does not exist.

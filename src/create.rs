@@ -278,8 +278,7 @@ fn undo(
 ) -> Error {
     let mut error = error;
     if let Some((pid, pidfd)) = child {
-        let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-        let _ = nix::sys::wait::waitpid(*pid, None);
+        end(*pid, pidfd);
         if let Some(file) = pid_file {
             pidfile::remove(file, *pid);
         }
@@ -291,6 +290,12 @@ fn undo(
         delete::run_poststop(record);
     }
     error
+}
+
+/// Kills and reaps a child that must not go on.
+pub fn end(pid: Pid, pidfd: &OwnedFd) {
+    let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+    let _ = nix::sys::wait::waitpid(pid, None);
 }
 
 fn remove_state(container: &Container, error: Error) -> Error {

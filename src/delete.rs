@@ -26,24 +26,20 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
         // Its creator was killed before it had done anything else.
         return container.remove();
     };
-    let (status, _) = container.status(&record)?;
-    if force {
-        return kill_and_remove(&container, &record);
-    }
-    match status {
-        Status::Stopped => {}
-        Status::Created => {
-            return Err(Error::new(format!("cannot delete container {id} that is not stopped: {status}"))
-                .hint("use --force to kill and delete it"));
-        }
-        _ => {
-            return Err(Error::new(format!("cannot delete container {id} that is not stopped: {status}")));
+    if !force {
+        let (status, _) = container.status(&record)?;
+        let error = || Error::new(format!("cannot delete container {id} that is not stopped: {status}"));
+        match status {
+            Status::Stopped => {}
+            Status::Created => return Err(error().hint("use --force to kill and delete it")),
+            _ => return Err(error()),
         }
     }
     kill_and_remove(&container, &record)
 }
 
-fn is_missing(error: &Error) -> bool {
+/// Whether an error says that there is no such container.
+pub fn is_missing(error: &Error) -> bool {
     error.to_string() == "container does not exist"
 }
 

@@ -14,7 +14,7 @@ use crate::seccomp::Filter;
 use crate::state::{Container, InitProcess, Lock, Record, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
-use crate::{create, files, log, pidfile, run, signals};
+use crate::{cgroups, create, files, log, pidfile, run, signals};
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
@@ -42,16 +42,15 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
     }
     let mut process = process(args, &words, &record)?;
     process.grant_what_is_there()?;
-    let init = init.map(|init| init.pidfd().map(|pidfd| pidfd.map(|pidfd| (init, pidfd)))).transpose()?.flatten();
-    let Some((init, init_pidfd)) = init else {
-        return Err(Error::new("cannot exec in a stopped container"));
-    };
+    let stopped = || Error::new("cannot exec in a stopped container");
+    let init = init.ok_or_else(stopped)?;
+    let init_pidfd = init.pidfd()?.ok_or_else(stopped)?;
     let joined = Joined::new(&record, init, init_pidfd)?;
     let (pid, pidfd, socket) = launch(args, &container, &record, &process, joined)?;
 
     let outcome = converse(&socket, args, &process, pid);
     if let Err(error) = outcome {
-        end(pid, &pidfd);
+        create::end(pid, &pidfd);
         if let Some(file) = &args.pid_file {
             pidfile::remove(file, pid);
         }
@@ -208,18 +207,12 @@ fn launch(
         Cloned::Parent(pid, pidfd) => match left {
             Ok(()) => Ok((pid, pidfd, socket)),
             Err(error) => {
-                end(pid, &pidfd);
+                create::end(pid, &pidfd);
                 Err(error)
             }
         },
         Cloned::Child => Err(Error::new("the child came back")),
     }
-}
-
-/// Kills and reaps a process that must not go on.
-fn end(pid: Pid, pidfd: &OwnedFd) {
-    let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-    let _ = nix::sys::wait::waitpid(pid, None);
 }
 
 /// READY, the pid file, PROCEED, and the end of the conversation by execve.
@@ -288,9 +281,7 @@ impl Child<'_> {
         self.let_go_of_the_host();
         die_with_parent()?;
         nix::unistd::setsid().context(|| "setsid")?;
-        for tasks in &self.tasks {
-            nix::unistd::write(tasks, b"0").context(|| "enter a cgroup of the container")?;
-        }
+        cgroups::join(&self.tasks)?;
         if !self.joined.after.is_empty() {
             sys::setns(self.joined.init_pidfd.as_fd(), self.joined.after)
                 .context(|| format!("join the container: setns(pidfd, {:?})", self.joined.after))?;

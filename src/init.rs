@@ -3,7 +3,7 @@
 //! Everything it needs it has inherited, as memory or as descriptors that the parent opened. Whatever goes wrong travels
 //! to the parent as (errno, text), and the process ends: there is no second way for any step.
 
-use crate::cgroups::View;
+use crate::cgroups::{self, View};
 use crate::error::{Context, Error, Result};
 use crate::namespaces::{self, Existing};
 use crate::plan::{Plan, Process};
@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What the parent has prepared.
 pub struct Init<'a> {
@@ -92,7 +92,7 @@ impl Init<'_> {
 
         // The pid is on disk now, so that whatever follows can be undone by anybody.
         self.socket.expect(&Message::Go)?;
-        self.enter_cgroups()?;
+        cgroups::join(&self.tasks)?;
         if self.plan.namespaces.creates(CloneFlags::CLONE_NEWCGROUP) {
             unshare(CloneFlags::CLONE_NEWCGROUP).context(|| "unshare(CLONE_NEWCGROUP)")?;
         }
@@ -147,14 +147,6 @@ impl Init<'_> {
         Ok(())
     }
 
-    /// v1: a process of one thread moves itself through `tasks` without the lock that waits for an RCU grace period.
-    fn enter_cgroups(&self) -> Result<()> {
-        for tasks in &self.tasks {
-            nix::unistd::write(tasks, b"0").context(|| "enter a cgroup of the container")?;
-        }
-        Ok(())
-    }
-
     /// prestart and createRuntime run in the parent, createContainer here, all before pivot_root (config.md: hooks).
     fn run_create_hooks(&self) -> Result<()> {
         if !has_create_hooks(self.plan) {
@@ -174,8 +166,7 @@ impl Init<'_> {
             return Ok(());
         };
         let what = || format!("join the pid namespace {}", namespace.path.display());
-        let sockets = std::iter::once(self.socket.as_fd()).chain(self.start.as_ref().map(AsFd::as_fd));
-        let keep: Vec<_> = sockets.chain([namespace.fd.as_fd()]).collect();
+        let keep: Vec<_> = self.sockets().chain([namespace.fd.as_fd()]).collect();
         process::close_all_but(&keep, self.preserve_fds).context(what)?;
         sys::setns(namespace.fd.as_fd(), CloneFlags::CLONE_NEWPID).context(|| "setns").context(what)?;
         match sys::clone(CloneFlags::CLONE_PARENT, None).context(|| "clone3").context(what)? {
@@ -193,7 +184,7 @@ impl Init<'_> {
 
     /// The last part: the container's own process takes over.
     fn become_process(&self) -> Result<Infallible> {
-        let keep: Vec<_> = std::iter::once(self.socket.as_fd()).chain(self.start.as_ref().map(AsFd::as_fd)).collect();
+        let keep: Vec<_> = self.sockets().collect();
         let ready = match &self.plan.process {
             Some(process) => Some(self.confinement(process).apply(&keep)?),
             None => None,
@@ -213,6 +204,11 @@ impl Init<'_> {
             }
             (None, None) => Err(Error::new("config.json: /process: is required to run a container")),
         }
+    }
+
+    /// What stays open until execve, whose end they tell.
+    fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(self.socket.as_fd()).chain(self.start.as_ref().map(AsFd::as_fd))
     }
 
     fn confinement<'a>(&'a self, process: &'a Process) -> Confinement<'a> {

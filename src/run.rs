@@ -39,7 +39,7 @@ pub fn run(root: &Path, args: &RunArgs) -> Result<i32> {
         match container.lock(Lock::Exclusive) {
             Ok(()) => {}
             // Somebody else has deleted it while it ran.
-            Err(error) if error.to_string() == "container does not exist" => return Ok(status),
+            Err(error) if delete::is_missing(&error) => return Ok(status),
             Err(error) => return Err(error),
         }
         let removed = delete::remove_all(&container, &record, true);
