@@ -40,10 +40,9 @@ impl CapabilitySets {
         }
     }
 
-    /// Takes out what this process does not have itself, with a warning: a capability that cannot be granted is no
-    /// reason to fail (config.md: capabilities).
-    pub fn grantable(mut self) -> Result<CapabilitySets> {
-        let (_, permitted, _) = sys::capget().context(|| "read the capabilities of the runtime: capget")?;
+    /// Takes out what is not among those that the runtime can give, with a warning: a capability that cannot be granted is
+    /// no reason to fail (config.md: capabilities).
+    pub fn grantable(mut self, permitted: u64) -> CapabilitySets {
         let wanted = self.bounding | self.effective | self.inheritable | self.permitted | self.ambient;
         let missing = wanted & !permitted;
         if missing != 0 {
@@ -56,7 +55,7 @@ impl CapabilitySets {
         {
             *set &= permitted;
         }
-        Ok(self)
+        self
     }
 
     /// Drops everything else from the bounding set; needs CAP_SETPCAP, so it comes before the change of user.

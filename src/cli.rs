@@ -79,6 +79,15 @@ pub struct CreateArgs {
     /// Write the pid of the container's init to this file
     #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     pub pid_file: Option<PathBuf>,
+    /// Send the master of the container's terminal to this unix socket
+    #[arg(long, value_name = "PATH", allow_hyphen_values = true)]
+    pub console_socket: Option<PathBuf>,
+    /// Send a pidfd of the container's init to this unix socket
+    #[arg(long, value_name = "PATH", allow_hyphen_values = true)]
+    pub pidfd_socket: Option<PathBuf>,
+    /// Put the root file system on top of the host's instead of pivoting, where / is a ramdisk
+    #[arg(long)]
+    pub no_pivot: bool,
     /// Stay in the caller's session keyring
     #[arg(long)]
     pub no_new_keyring: bool,
@@ -126,15 +135,45 @@ pub struct ExecArgs {
     /// Numeric user and group
     #[arg(short, long, value_name = "UID[:GID]", allow_hyphen_values = true)]
     pub user: Option<String>,
+    /// A supplementary group; may be given several times
+    #[arg(short = 'g', long, value_name = "GID", allow_hyphen_values = true)]
+    pub additional_gids: Vec<String>,
+    /// Give the process a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Send the master of the terminal to this unix socket
+    #[arg(long, value_name = "PATH", allow_hyphen_values = true)]
+    pub console_socket: Option<PathBuf>,
+    /// Send a pidfd of the process to this unix socket
+    #[arg(long, value_name = "PATH", allow_hyphen_values = true)]
+    pub pidfd_socket: Option<PathBuf>,
     /// Return as soon as the process runs
     #[arg(short, long)]
     pub detach: bool,
     /// Write the pid of the process to this file
     #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     pub pid_file: Option<PathBuf>,
+    /// SELinux label of the process
+    #[arg(long, value_name = "LABEL", allow_hyphen_values = true)]
+    pub process_label: Option<String>,
+    /// AppArmor profile of the process
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub apparmor: Option<String>,
+    /// Let the process gain no privileges by execve
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// A capability in addition to the container's; may be given several times
+    #[arg(short, long, value_name = "CAP", allow_hyphen_values = true)]
+    pub cap: Vec<String>,
     /// Pass N more descriptors, 3 and up, to the process
     #[arg(long, value_name = "N", default_value_t = 0, allow_hyphen_values = true)]
     pub preserve_fds: u32,
+    /// Run it in a cgroup below the container's: [CONTROLLER[,CONTROLLER]:]PATH; may be given several times
+    #[arg(long, value_name = "PATH", allow_hyphen_values = true)]
+    pub cgroup: Vec<String>,
+    /// Also in a container that is paused
+    #[arg(long)]
+    pub ignore_paused: bool,
     /// Name of the container, then the program and its arguments
     #[arg(value_names = ["CONTAINER-ID", "COMMAND"], trailing_var_arg = true, required = true)]
     pub words: Vec<OsString>,

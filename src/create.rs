@@ -1,23 +1,37 @@
 //! `create`: from a bundle to a container that waits for `start`. `run` uses the same story.
 
+use crate::caller::Caller;
 use crate::cgroups::{Cgroups, Entrance, Layout};
 use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
 use crate::init::{self, Init};
-use crate::namespaces::{self, Existing};
+use crate::namespaces::{self, Existing, Visit};
 use crate::plan::{self, Plan};
-use crate::rootfs::masks;
+use crate::rootfs::sources::Sources;
+use crate::seccomp::{self, Filter};
 use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Record, Root, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
-use crate::{delete, files, hooks, log, pidfile, seccomp, signals};
+use crate::terminal::{Way, connect_to};
+use crate::{delete, files, hooks, log, pidfile, userns};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+
+/// What becomes of a container once its init is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It waits for `start`.
+    Create,
+    /// It runs, and corten goes.
+    Detached,
+    /// It runs, and corten waits for its end.
+    Foreground,
+}
 
 /// A container whose init is ready.
 pub struct Launched {
@@ -27,11 +41,13 @@ pub struct Launched {
     pub pidfd: OwnedFd,
     /// run: EOF tells of execve.
     pub socket: Socket,
+    /// In the foreground: where the container's terminal has arrived.
+    pub console: Option<OwnedFd>,
 }
 
 /// `corten create`
 pub fn create(root: &Path, args: &CreateArgs) -> Result<()> {
-    let launched = launch(root, args, true)?;
+    let launched = launch(root, args, Mode::Create)?;
     finish(&launched).map_err(|error| launched.undo(error, args.pid_file.as_deref()))
 }
 
@@ -41,32 +57,34 @@ fn finish(launched: &Launched) -> Result<()> {
     launched.socket.send(&Message::Proceed)
 }
 
-/// Everything up to an init that is ready to execute the program. `start_later`: it waits for `start` first.
+/// Everything up to an init that is ready to execute the program.
 ///
 /// On an error the host is as it was before.
-pub fn launch(root: &Path, args: &CreateArgs, start_later: bool) -> Result<Launched> {
+pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
     check_preserved(args.preserve_fds)?;
+    let caller = Caller::look()?;
     let mut plan = plan::load(&args.bundle)?;
-    if let Some(process) = &mut plan.process {
-        process.grant_what_is_there()?;
-    }
+    plan.suit(&caller)?;
+    let terminal = plan.process.as_ref().is_some_and(|process| process.terminal);
+    let way = Way::open(terminal, mode != Mode::Foreground, args.console_socket.as_deref())?;
+    let (console, theirs) = way.map_or((None, None), |way| (way.ours, Some(way.theirs)));
     let root = Root::make(root)?;
     let layout = Layout::detect()?;
 
     // Here the id becomes ours, and from here on everything is undone on an error.
     let container = Container::make(root, &args.id)?;
-    let (record, entrance) = match make_cgroups(&layout, &plan, &container, args) {
+    let (record, entrance) = match make_cgroups(&layout, &plan, &container, args, &caller) {
         Ok(made) => made,
         Err(error) => return Err(remove_state(&container, error)),
     };
     let mut launch =
-        Launch { args, plan: &plan, start_later, container: &container, record: &record, child: None, hooks: false };
-    match launch.run(entrance) {
+        Launch { args, plan: &plan, caller, mode, container: &container, record: &record, child: None, hooks: false };
+    match launch.run(entrance, theirs) {
         Ok(socket) => {
             let Some((pid, pidfd)) = launch.child else {
                 return Err(Error::new("no process was made"));
             };
-            Ok(Launched { container, record, pid, pidfd, socket })
+            Ok(Launched { container, record, pid, pidfd, socket, console })
         }
         Err(error) => {
             let (child, hooks) = (launch.child.take(), launch.hooks);
@@ -77,7 +95,13 @@ pub fn launch(root: &Path, args: &CreateArgs, start_later: bool) -> Result<Launc
 
 /// Decides on the cgroups, writes that down, and only then makes them (rule R18). Another corten that removes a parent
 /// which has become empty may come in between: then it is decided anew.
-fn make_cgroups(layout: &Layout, plan: &Plan, container: &Container, args: &CreateArgs) -> Result<(Record, Entrance)> {
+fn make_cgroups(
+    layout: &Layout,
+    plan: &Plan,
+    container: &Container,
+    args: &CreateArgs,
+    caller: &Caller,
+) -> Result<(Record, Entrance)> {
     let mut tries = 0;
     loop {
         let mut record = Record::new(args, plan, Cgroups::locate(layout, &plan.cgroup, &args.id)?);
@@ -87,6 +111,12 @@ fn make_cgroups(layout: &Layout, plan: &Plan, container: &Container, args: &Crea
             Err(error) => {
                 if let Err(left) = record.cgroups.remove() {
                     return Err(error.hint(format!("and undoing it failed: {left}")));
+                }
+                if caller.may_do_without_cgroup(&error) && !plan.cgroup.resources.limit_anything() {
+                    log::debug(|| format!("container {} has no cgroup of its own: {error}", args.id));
+                    record.cgroups.directories.clear();
+                    container.write_record(&record)?;
+                    return Ok((record, Entrance { into: None, tasks: Vec::new() }));
                 }
                 tries += 1;
                 if error.errno() != Some(Errno::ENOENT) || tries == 10 {
@@ -100,7 +130,8 @@ fn make_cgroups(layout: &Layout, plan: &Plan, container: &Container, args: &Crea
 struct Launch<'a> {
     args: &'a CreateArgs,
     plan: &'a Plan,
-    start_later: bool,
+    caller: Caller,
+    mode: Mode,
     container: &'a Container,
     record: &'a Record,
     /// Once there is one; what it is needed for on an error.
@@ -109,40 +140,19 @@ struct Launch<'a> {
     hooks: bool,
 }
 
-impl Launch<'_> {
-    fn run(&mut self, entrance: Entrance) -> Result<Socket> {
+impl<'a> Launch<'a> {
+    fn run(&mut self, entrance: Entrance, console: Option<OwnedFd>) -> Result<Socket> {
         let (plan, cgroups) = (self.plan, &self.record.cgroups);
-
-        // What the child needs is opened before the clone and inherited (rule R2: it cannot be opened after).
-        let filter = plan.seccomp.as_ref().map(seccomp::filter).transpose()?;
-        let start = match self.start_later {
-            true => Some(sync::listen_for_start(self.container.directory(), EARLY_START_SOCKET)?),
-            false => None,
-        };
+        let cgroup = entrance.into;
+        let pidfd_socket = self.args.pidfd_socket.as_deref().map(connect_to).transpose()?;
         let (socket, child_socket) = sync::pair()?;
-        let mut init = Init {
-            plan,
-            record: self.record,
-            container: self.container,
-            socket: child_socket,
-            start,
-            wait: self.start_later || self.args.pid_file.is_some(),
-            existing: open_namespaces(plan)?,
-            sources: plan.rootfs.open()?,
-            null: if plan.rootfs.masked.is_empty() { None } else { Some(masks::open_null()?) },
-            tasks: entrance.tasks,
-            view: if plan.rootfs.shows_cgroups() { Some(cgroups.view()?) } else { None },
-            filter,
-            keyring: keyring_name(&self.args.id, self.args.no_new_keyring)?,
-            ignored_signals: signals::ignored()?,
-            preserve_fds: self.args.preserve_fds,
-        };
-        // A process that is about to be visible in a container must not be open to its tracers (rule R11).
-        nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
-        let cgroup = entrance.into.as_ref().map(AsFd::as_fd);
-        let cloned = sys::clone(plan.namespaces.clone_flags(), cgroup)
-            .context(|| format!("make the container's process: clone3({:?})", plan.namespaces.clone_flags()))?;
-        let (pid, pidfd) = match cloned {
+        let mut init = self.prepare(child_socket, console, entrance.tasks)?;
+        if self.caller.may_mount {
+            // A process that is about to be visible in a container must not be open to its tracers (rule R11). Without
+            // privileges the kernel would then not let us map its ids, and it comes after that.
+            nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
+        }
+        let (pid, pidfd) = match self.clone(&init.existing, cgroup.as_ref().map(AsFd::as_fd))? {
             Cloned::Child => {
                 // Our copy of the parent's end would keep its EOF from us.
                 sys::close_inherited(socket.as_fd());
@@ -152,71 +162,198 @@ impl Launch<'_> {
         };
         log::debug(|| format!("init of container {} has pid {pid}", self.args.id));
         self.child = Some((pid, pidfd));
-        let filter = init.filter.take();
+        let (filter, waits) = (init.filter.take(), init.wait);
+        let outputs = std::mem::take(&mut init.outputs);
         // Above all its end of the socket: as long as we hold it there is no EOF.
         sys::close_together(init.into_descriptors());
+        self.settle(&socket)?;
 
         // Beside the child, which is building its root file system.
         if let Some(filter) = &filter {
             self.container.write_filter(filter)?;
         }
-        if let Some(score) = plan.process.as_ref().and_then(|process| process.oom_score_adj) {
+        if let (Some(score), Some((pid, _))) =
+            (plan.process.as_ref().and_then(|process| process.oom_score_adj), &self.child)
+        {
             // A child that is gone cannot be adjusted, and knows better why.
-            set_oom_score_adj(pid, score).map_err(|error| socket.last_words().map_or(error, in_init))?;
+            set_oom_score_adj(*pid, score).map_err(|error| socket.last_words().map_or(error, in_init))?;
         }
-        let limited = cgroups.limit(&plan.cgroup.resources, cgroup);
-        if !plan.namespaces.joins(CloneFlags::CLONE_NEWPID) {
+        let limited = match cgroups.directories.is_empty() {
+            true => Ok(()),
+            false => cgroups.limit(&plan.cgroup.resources, cgroup.as_ref().map(AsFd::as_fd)),
+        };
+        if !plan.namespaces.hands_over() {
             self.container.write_init(InitProcess::of_child(pid)?)?;
         }
         limited?;
         // A child that has died already left an error in the socket, or its end tells.
         let _ = socket.send(&Message::Go);
-        self.converse(&socket)?;
-        if let (Some(file), Some((pid, _))) = (&self.args.pid_file, &self.child) {
-            pidfile::write(file, *pid)?;
+        self.converse(&socket, &outputs)?;
+        if let Some((pid, pidfd)) = &self.child {
+            if let Some(file) = &self.args.pid_file {
+                pidfile::write(file, *pid)?;
+            }
+            if let Some(socket) = &pidfd_socket {
+                sys::send_with_fd(socket.as_fd(), b"pidfd", pidfd.as_fd()).context(|| "send the pidfd")?;
+            }
         }
-        if !self.start_later && self.args.pid_file.is_some() {
+        if waits && self.mode != Mode::Create {
             socket.send(&Message::Proceed)?;
         }
         Ok(socket)
     }
 
+    /// What the child needs is opened before the clone and inherited (rule R2: it cannot be opened after).
+    fn prepare(&self, socket: Socket, console: Option<OwnedFd>, tasks: Vec<OwnedFd>) -> Result<Init<'a>> {
+        let (plan, cgroups) = (self.plan, &self.record.cgroups);
+        let filter = plan.seccomp.as_ref().map(seccomp::filter).transpose()?;
+        let start = match self.mode {
+            Mode::Create => Some(sync::listen_for_start(self.container.directory(), EARLY_START_SOCKET)?),
+            Mode::Detached | Mode::Foreground => None,
+        };
+        let existing = open_namespaces(plan)?;
+        let userns = existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWUSER);
+        let ids = match userns {
+            Some(userns) => Some(userns::mappings_of(userns.fd.as_fd())?),
+            None => plan.ids.clone(),
+        };
+        let restrictions = init::restrictions(plan, &self.caller, ids.as_ref(), &existing, cgroups);
+        let sources = match self.caller.may_mount {
+            true => Some(Sources::open(&plan.rootfs, &restrictions)?),
+            false => None,
+        };
+        let is_asked_for = self.args.pid_file.is_some() || self.args.pidfd_socket.is_some();
+        Ok(Init {
+            plan,
+            record: self.record,
+            container: self.container,
+            socket,
+            caller: self.caller,
+            wait: start.is_some() || is_asked_for || filter.as_ref().is_some_and(Filter::notifies),
+            start,
+            sources,
+            existing,
+            ids,
+            console,
+            outputs: hooks::Outputs::open(&self.record.annotations)?,
+            tasks,
+            view: if plan.rootfs.shows_cgroups() { Some(cgroups.view()?) } else { None },
+            filter,
+            keyring: keyring_name(&self.args.id, self.args.no_new_keyring)?,
+            no_pivot: self.args.no_pivot,
+            preserve_fds: self.args.preserve_fds,
+        })
+    }
+
+    /// Makes the child, in namespaces that belong to its user namespace, if it gets a new one.
+    fn clone(&self, existing: &[Existing], cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
+        let namespaces = &self.plan.namespaces;
+        let flags = match namespaces.joins(CloneFlags::CLONE_NEWUSER) {
+            true => CloneFlags::empty(),
+            false => namespaces.clone_flags(),
+        };
+        let visit = match namespaces.creates(CloneFlags::CLONE_NEWUSER) && !existing.is_empty() {
+            true => Some(Visit::join(existing)?),
+            false => None,
+        };
+        let cloned = sys::clone(flags, cgroup).context(|| format!("make the container's process: clone3({flags:?})"));
+        let Some(visit) = visit else {
+            return cloned;
+        };
+        if let Ok(Cloned::Child) = &cloned {
+            visit.descriptors().for_each(sys::close_inherited);
+            return cloned;
+        }
+        match (cloned, visit.leave()) {
+            (Ok(Cloned::Parent(pid, pidfd)), Err(error)) => {
+                end(pid, &pidfd);
+                Err(error)
+            }
+            (cloned, _) => cloned,
+        }
+    }
+
+    /// Answers what the child needs to be in its namespaces.
+    fn settle(&mut self, socket: &Socket) -> Result<()> {
+        let plan = self.plan;
+        if plan.namespaces.hands_over_early() {
+            match socket.receive()? {
+                Some(Message::Init(pid)) => self.adopt(Pid::from_raw(pid), socket)?,
+                other => return Err(self.unexpected(other)),
+            }
+        }
+        let Some((pid, _)) = &self.child else { return Ok(()) };
+        if let Some(ids) = &plan.ids {
+            let written = userns::write(*pid, ids, self.caller.may_mount);
+            written.map_err(|error| socket.last_words().map_or(error, in_init))?;
+        }
+        if !plan.time_offsets.is_empty() {
+            let path = format!("/proc/{pid}/timens_offsets");
+            match socket.receive()? {
+                Some(Message::Unshared) => files::write_value(Path::new(&path), &plan.time_offsets)?,
+                other => return Err(self.unexpected(other)),
+            }
+        }
+        if plan.ids.is_some() || !plan.time_offsets.is_empty() {
+            let _ = socket.send(&Message::Mapped);
+        }
+        Ok(())
+    }
+
     /// Answers the child until it is ready.
-    fn converse(&mut self, socket: &Socket) -> Result<()> {
+    fn converse(&mut self, socket: &Socket, outputs: &hooks::Outputs) -> Result<()> {
         loop {
             match socket.receive()? {
                 Some(Message::Ready) => return Ok(()),
                 Some(Message::Hooks) => {
-                    self.run_hooks()?;
+                    self.run_hooks(outputs)?;
                     let _ = socket.send(&Message::HooksDone);
                 }
-                Some(Message::Init(pid)) => {
-                    self.adopt(Pid::from_raw(pid))?;
-                    let _ = socket.send(&Message::Go);
+                Some(Message::Init(pid)) => self.adopt(Pid::from_raw(pid), socket)?,
+                Some(Message::Notify(number)) => {
+                    let handed = self.hand_over_listener(number);
+                    handed.map_err(|error| socket.last_words().map_or(error, in_init))?;
                 }
-                Some(Message::Error(error)) => return Err(in_init(error)),
-                Some(other) => return Err(Error::new(format!("the container's init sent {other:?}"))),
-                None => return Err(in_init(self.explain_death())),
+                other => return Err(self.unexpected(other)),
             }
         }
     }
 
+    /// An error of the child, its death, or nonsense.
+    fn unexpected(&mut self, message: Option<Message>) -> Error {
+        match message {
+            Some(Message::Error(error)) => in_init(error),
+            Some(other) => Error::new(format!("the container's init sent {other:?}")),
+            None => in_init(self.explain_death()),
+        }
+    }
+
+    fn hand_over_listener(&self, number: i32) -> Result<()> {
+        let (Some(listener), Some((pid, pidfd))) = (&self.record.listener, &self.child) else {
+            return Err(Error::new("there is nobody to hand the seccomp listener to"));
+        };
+        let state = self.record.to_json(Status::Creating, Some(*pid));
+        listener.hand_over(pidfd.as_fd(), number, *pid, &state)
+    }
+
     #[allow(deprecated, reason = "prestart is deprecated in the specification, and engines still use it")]
-    fn run_hooks(&mut self) -> Result<()> {
+    fn run_hooks(&mut self, outputs: &hooks::Outputs) -> Result<()> {
         self.hooks = true;
         let state = self.record.to_json(Status::Creating, self.child.as_ref().map(|(pid, _)| *pid));
         let hooks = &self.plan.hooks;
-        hooks::run("prestart", hooks.prestart().as_deref().unwrap_or_default(), &state)?;
-        hooks::run("createRuntime", hooks.create_runtime().as_deref().unwrap_or_default(), &state)
+        hooks::run("prestart", hooks.prestart().as_deref().unwrap_or_default(), &state, outputs)?;
+        hooks::run("createRuntime", hooks.create_runtime().as_deref().unwrap_or_default(), &state, outputs)
     }
 
-    /// The child has handed over to another one, in an existing PID namespace: that is init now.
-    fn adopt(&mut self, pid: Pid) -> Result<()> {
+    /// The child has handed over to another one: that is init now.
+    fn adopt(&mut self, pid: Pid, socket: &Socket) -> Result<()> {
         let pidfd = sys::pidfd_open(pid).context(|| format!("pidfd_open({pid})"))?;
         if let Some((first, _)) = self.child.replace((pid, pidfd)) {
             let _ = nix::sys::wait::waitpid(first, None);
         }
-        self.container.write_init(InitProcess::of_child(pid)?)
+        self.container.write_init(InitProcess::of_child(pid)?)?;
+        let _ = socket.send(&Message::Adopted);
+        Ok(())
     }
 
     /// A child that ended without a word was killed, most likely for lack of memory.

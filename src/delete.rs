@@ -3,7 +3,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::state::{Container, InitProcess, Lock, Record, Status};
-use crate::{hooks, sys};
+use crate::{hooks, log, sys};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -87,7 +87,11 @@ pub fn remove_all(container: &Container, record: &Record, entered: bool) -> Resu
 /// The last hooks; one that fails does not keep the others from running, nor the container (runtime.md: lifecycle).
 pub fn run_poststop(record: &Record) {
     let poststop = record.hooks.poststop().as_deref().unwrap_or_default();
-    if !poststop.is_empty() {
-        hooks::run_all("poststop", poststop, &record.to_json(Status::Stopped, None));
+    if poststop.is_empty() {
+        return;
+    }
+    match hooks::Outputs::open(&record.annotations) {
+        Ok(outputs) => hooks::run_all("poststop", poststop, &record.to_json(Status::Stopped, None), &outputs),
+        Err(error) => log::warning(&format!("poststop hooks: {error}")),
     }
 }

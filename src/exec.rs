@@ -4,21 +4,30 @@
 //! them afterwards. So the child, which a hostile payload can see from its first moment, never had the host's root or
 //! working directory, and it is not dumpable. Descriptors of the host it inherits with everything else, and closes them
 //! before it does anything: a payload with CAP_SYS_PTRACE would have to win that race (rule R11, SECURITY.md).
+//!
+//! Without privileges only the child may join, once it is in the container's user namespace; then it takes one more clone
+//! to be in the PID namespace.
 
+use crate::caller::Caller;
 use crate::cli::ExecArgs;
 use crate::error::{Context, Error, Result};
 use crate::init::die_with_parent;
+use crate::namespaces::Visit;
 use crate::plan::{self, Process};
 use crate::process::Confinement;
+use crate::rootfs;
+use crate::rootfs::path::open_in_root;
 use crate::seccomp::Filter;
 use crate::state::{Container, InitProcess, Lock, Record, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
-use crate::{cgroups, create, files, log, pidfile, run, signals};
+use crate::terminal::{Terminal, Way, connect_to};
+use crate::{cgroups, create, files, log, pidfile, run, userns};
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
+use oci_spec::runtime::{Capability, LinuxCapabilities};
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,11 +38,13 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
     let (id, words) = args.split()?;
     let container = Container::find(root, &id)?;
     create::check_preserved(args.preserve_fds)?;
+    let caller = Caller::look()?;
     container.lock(Lock::Shared)?;
     let record = container.record()?;
     let (status, init) = container.status(&record)?;
     match status {
         Status::Running | Status::Created => {}
+        Status::Paused if args.ignore_paused => {}
         Status::Paused => {
             return Err(Error::new("cannot exec in a paused container (use --ignore-paused to override)"));
         }
@@ -41,26 +52,34 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
         Status::Creating => return Err(Error::new("cannot exec in a container that is not created yet")),
     }
     let mut process = process(args, &words, &record)?;
-    process.grant_what_is_there()?;
+    let has_userns = record.namespaces().contains(CloneFlags::CLONE_NEWUSER);
+    process.grant_what_is_there(if has_userns { u64::MAX } else { caller.permitted });
+    let way = Way::open(process.terminal, args.detach, args.console_socket.as_deref())?;
+    let (ours, theirs) = way.map_or((None, None), |way| (way.ours, Some(way.theirs)));
     let stopped = || Error::new("cannot exec in a stopped container");
     let init = init.ok_or_else(stopped)?;
     let init_pidfd = init.pidfd()?.ok_or_else(stopped)?;
-    let joined = Joined::new(&record, init, init_pidfd)?;
-    let (pid, pidfd, socket) = launch(args, &container, &record, &process, joined)?;
-
-    let outcome = converse(&socket, args, &process, pid);
-    if let Err(error) = outcome {
-        create::end(pid, &pidfd);
-        if let Some(file) = &args.pid_file {
-            pidfile::remove(file, pid);
+    let joined = Joined::new(&record, init, init_pidfd, &caller)?;
+    let mut exec = Exec { args, container: &container, record: &record, process: &process, caller, child: None };
+    let outcome = exec.run(joined, theirs).and_then(|()| run::open_console(ours.as_ref()));
+    let (Some((pid, pidfd)), console) = (exec.child, outcome) else {
+        return Err(Error::new("no process was made"));
+    };
+    let console = match console {
+        Ok(console) => console,
+        Err(error) => {
+            create::end(pid, &pidfd);
+            if let Some(file) = &args.pid_file {
+                pidfile::remove(file, pid);
+            }
+            return Err(error.context("unable to start container process"));
         }
-        return Err(error.context("unable to start container process"));
-    }
+    };
     container.unlock();
     if args.detach {
         return Ok(0);
     }
-    run::wait(pid, pidfd.as_fd())
+    run::wait(pid, pidfd.as_fd(), console)
 }
 
 /// The process to run: from a file, or the container's own with what the command line changes. The defaults are those
@@ -78,6 +97,8 @@ fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Proce
     let text =
         |word: &OsString| word.to_str().map(str::to_string).ok_or_else(|| Error::new(format!("{word:?} is not UTF-8")));
     process.set_args(Some(words.iter().map(text).collect::<Result<_>>()?));
+    // Whatever the container's own process has.
+    process.set_terminal(Some(args.tty));
     if let Some(cwd) = &args.cwd {
         process.set_cwd(cwd.clone());
     }
@@ -93,19 +114,63 @@ fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Proce
             process.user_mut().set_gid(gid);
         }
     }
+    if !args.additional_gids.is_empty() {
+        let mut groups = process.user().additional_gids().clone().unwrap_or_default();
+        for group in &args.additional_gids {
+            groups.push(parse_id(group, "additional gid")?);
+        }
+        process.user_mut().set_additional_gids(Some(groups));
+    }
+    if args.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    if let Some(label) = &args.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
+    if let Some(profile) = &args.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if !args.cap.is_empty() {
+        let capabilities = with_capabilities(process.capabilities().clone().unwrap_or_default(), &args.cap)?;
+        process.set_capabilities(Some(capabilities));
+    }
     Process::new(&process, "exec: ")
+}
+
+/// Rule R13: further capabilities are never inheritable, and ambient only where the container's own make them so.
+fn with_capabilities(mut sets: LinuxCapabilities, names: &[String]) -> Result<LinuxCapabilities> {
+    for name in names {
+        let capability: Capability = serde_json::from_value(name.as_str().into())
+            .map_err(|_| Error::new(format!("unknown capability {name:?}")))?;
+        let with = |set: &Option<oci_spec::runtime::Capabilities>| {
+            let mut set = set.clone().unwrap_or_default();
+            set.insert(capability);
+            Some(set)
+        };
+        let inheritable = sets.inheritable().as_ref().is_some_and(|set| set.contains(&capability));
+        sets.set_bounding(with(sets.bounding()));
+        sets.set_effective(with(sets.effective()));
+        sets.set_permitted(with(sets.permitted()));
+        if inheritable {
+            sets.set_ambient(with(sets.ambient()));
+        }
+    }
+    Ok(sets)
 }
 
 /// Rule R17: `UID[:GID]` in plain decimal; a name is never looked up, nor anything guessed. Without a group that of the
 /// configuration stays.
 fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
-    let number = |part: &str, what: &str| match part.parse::<u32>() {
-        Ok(number) if number != u32::MAX && part.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
-        _ => Err(Error::new(format!("bad {what}: {part:?} is no number between 0 and 4294967294"))),
-    };
     match text.split_once(':') {
-        Some((uid, gid)) => Ok((number(uid, "uid")?, Some(number(gid, "gid")?))),
-        None => Ok((number(text, "uid")?, None)),
+        Some((uid, gid)) => Ok((parse_id(uid, "uid")?, Some(parse_id(gid, "gid")?))),
+        None => Ok((parse_id(text, "uid")?, None)),
+    }
+}
+
+fn parse_id(text: &str, what: &str) -> Result<u32> {
+    match text.parse::<u32>() {
+        Ok(number) if number != u32::MAX && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
+        _ => Err(Error::new(format!("bad {what}: {text:?} is no number between 0 and 4294967294"))),
     }
 }
 
@@ -117,35 +182,33 @@ struct Joined {
     /// Those that the child enters after it.
     after: CloneFlags,
     /// The way back.
-    own_mounts: OwnedFd,
-    own_root: OwnedFd,
-    own_cwd: OwnedFd,
+    visit: Visit,
     /// Without a mount namespace of its own the container only has another root.
     root: Option<OwnedFd>,
+    /// Whether its user namespace lets nobody change his groups.
+    groups_are_fixed: bool,
 }
 
 impl Joined {
-    fn new(record: &Record, init: InitProcess, init_pidfd: OwnedFd) -> Result<Joined> {
+    fn new(record: &Record, init: InitProcess, init_pidfd: OwnedFd, caller: &Caller) -> Result<Joined> {
         let namespaces = record.namespaces();
-        let before = namespaces & (CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID);
-        let path = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let before = match caller.may_mount {
+            true => namespaces & (CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID),
+            false => CloneFlags::empty(),
+        };
         let root = match namespaces.contains(CloneFlags::CLONE_NEWNS) {
             true => None,
             false => {
                 let root = format!("/proc/{}/root", init.pid);
-                Some(files::open(Path::new(&root), path).context(|| "open the container's root")?)
+                let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
+                Some(files::open(Path::new(&root), directory).context(|| "open the container's root")?)
             }
         };
-        let mounts = Path::new("/proc/self/ns/mnt");
-        Ok(Joined {
-            init_pidfd,
-            before,
-            after: namespaces & !before,
-            own_mounts: files::open(mounts, OFlag::O_RDONLY).context(|| "open /proc/self/ns/mnt")?,
-            own_root: files::open(Path::new("/"), path).context(|| "open the root directory")?,
-            own_cwd: files::open(Path::new("."), path).context(|| "open the working directory")?,
-            root,
-        })
+        let groups_are_fixed = namespaces.contains(CloneFlags::CLONE_NEWUSER)
+            && files::read_text(Path::new(&format!("/proc/{}/setgroups", init.pid)))?.trim() == "deny";
+        // Nothing more is cloned afterwards, so there is no way back to take from the PID namespace.
+        let visit = Visit::prepare(before & CloneFlags::CLONE_NEWNS)?;
+        Ok(Joined { init_pidfd, before, after: namespaces & !before, visit, root, groups_are_fixed })
     }
 
     fn enter(&self) -> Result<()> {
@@ -155,106 +218,119 @@ impl Joined {
         sys::setns(self.init_pidfd.as_fd(), self.before)
             .context(|| format!("join the container: setns(pidfd, {:?})", self.before))
     }
-
-    /// Back to the host's mounts, and for children to our own PID namespace.
-    fn leave(&self) -> Result<()> {
-        if self.before.contains(CloneFlags::CLONE_NEWNS) {
-            sys::setns(self.own_mounts.as_fd(), CloneFlags::CLONE_NEWNS)
-                .context(|| "leave the container's mount namespace: setns")?;
-            // The caller's root need not be that of his mount namespace.
-            nix::unistd::fchdir(&self.own_root).context(|| "go back to the root directory: fchdir")?;
-            nix::unistd::chroot(".").context(|| "go back to the root directory: chroot")?;
-            nix::unistd::fchdir(&self.own_cwd).context(|| "go back to the working directory: fchdir")?;
-        }
-        Ok(())
-    }
 }
 
-fn launch(
-    args: &ExecArgs,
-    container: &Container,
-    record: &Record,
-    process: &Process,
-    joined: Joined,
-) -> Result<(Pid, OwnedFd, Socket)> {
-    let filter = container.read_filter()?;
-    let keyring = create::keyring_name(&record.id, !record.keyring)?;
-    let entrance = record.cgroups.enter()?;
-    let ignored_signals = signals::ignored()?;
-    let (socket, child_socket) = sync::pair()?;
-    nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
-    joined.enter()?;
-    let cgroup = entrance.into.as_ref().map(AsFd::as_fd);
-    let cloned = sys::clone(CloneFlags::empty(), cgroup).context(|| "make the process: clone3");
-    if let Ok(Cloned::Child) = cloned {
-        // Our copy of the parent's end would keep its EOF from us.
-        sys::close_inherited(socket.as_fd());
+/// One exec, from the parent's side.
+struct Exec<'a> {
+    args: &'a ExecArgs,
+    container: &'a Container,
+    record: &'a Record,
+    process: &'a Process,
+    caller: Caller,
+    child: Option<(Pid, OwnedFd)>,
+}
+
+impl Exec<'_> {
+    /// Everything up to the process that executes its program.
+    fn run(&mut self, joined: Joined, console: Option<OwnedFd>) -> Result<()> {
+        let (args, record) = (self.args, self.record);
+        let pidfd_socket = args.pidfd_socket.as_deref().map(connect_to).transpose()?;
+        let filter = self.container.read_filter()?;
+        let keyring = create::keyring_name(&record.id, !record.keyring)?;
+        let entrance = record.cgroups.enter()?;
+        let (socket, child_socket) = sync::pair()?;
+        let notifies = filter.as_ref().is_some_and(Filter::notifies);
+        let wait = args.pid_file.is_some() || args.pidfd_socket.is_some() || self.process.oom_score_adj.is_some();
         let child = Child {
-            args,
-            container,
-            process,
+            exec: self,
             joined,
             socket: child_socket,
+            console,
             tasks: entrance.tasks,
             filter,
             keyring,
-            ignored_signals,
+            wait: wait || notifies,
         };
-        child.run()
+        if self.caller.may_mount {
+            nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
+        }
+        child.joined.enter()?;
+        let cgroup = entrance.into.as_ref().map(AsFd::as_fd);
+        let cloned = sys::clone(CloneFlags::empty(), cgroup).context(|| "make the process: clone3");
+        if let Ok(Cloned::Child) = cloned {
+            // Our copy of the parent's end would keep its EOF from us.
+            sys::close_inherited(socket.as_fd());
+            child.run()
+        }
+        let left = child.joined.visit.leave();
+        let waits = child.wait;
+        drop(child);
+        if let Cloned::Parent(pid, pidfd) = cloned? {
+            self.child = Some((pid, pidfd));
+        }
+        left?;
+        self.converse(&socket)?;
+        let Some((pid, pidfd)) = &self.child else { return Ok(()) };
+        if let Some(score) = self.process.oom_score_adj {
+            create::set_oom_score_adj(*pid, score)?;
+        }
+        if let Some(file) = &args.pid_file {
+            pidfile::write(file, *pid)?;
+        }
+        if let Some(socket) = &pidfd_socket {
+            sys::send_with_fd(socket.as_fd(), b"pidfd", pidfd.as_fd()).context(|| "send the pidfd")?;
+        }
+        if waits {
+            socket.send(&Message::Proceed)?;
+        }
+        match socket.receive()? {
+            None => Ok(()),
+            Some(Message::Error(error)) => Err(error),
+            Some(other) => Err(Error::new(format!("the process sent {other:?}"))),
+        }
     }
-    let left = joined.leave();
-    match cloned? {
-        Cloned::Parent(pid, pidfd) => match left {
-            Ok(()) => Ok((pid, pidfd, socket)),
-            Err(error) => {
-                create::end(pid, &pidfd);
-                Err(error)
-            }
-        },
-        Cloned::Child => Err(Error::new("the child came back")),
-    }
-}
 
-/// READY, the pid file, PROCEED, and the end of the conversation by execve.
-fn converse(socket: &Socket, args: &ExecArgs, process: &Process, pid: Pid) -> Result<()> {
-    match socket.receive()? {
-        Some(Message::Ready) => {}
-        Some(Message::Error(error)) => return Err(error),
-        Some(other) => return Err(Error::new(format!("the process sent {other:?}"))),
-        None => return Err(Error::new("the process ended before it could run the program")),
-    }
-    if let Some(score) = process.oom_score_adj {
-        create::set_oom_score_adj(pid, score)?;
-    }
-    if let Some(file) = &args.pid_file {
-        pidfile::write(file, pid)?;
-    }
-    if waits(args, process) {
-        socket.send(&Message::Proceed)?;
-    }
-    match socket.receive()? {
-        None => Ok(()),
-        Some(Message::Error(error)) => Err(error),
-        Some(other) => Err(Error::new(format!("the process sent {other:?}"))),
+    /// Answers the child until it is ready.
+    fn converse(&mut self, socket: &Socket) -> Result<()> {
+        loop {
+            match socket.receive()? {
+                Some(Message::Ready) => return Ok(()),
+                Some(Message::Init(pid)) => {
+                    let pid = Pid::from_raw(pid);
+                    let pidfd = sys::pidfd_open(pid).context(|| format!("pidfd_open({pid})"))?;
+                    if let Some((first, _)) = self.child.replace((pid, pidfd)) {
+                        let _ = nix::sys::wait::waitpid(first, None);
+                    }
+                    let _ = socket.send(&Message::Adopted);
+                }
+                Some(Message::Notify(number)) => {
+                    let (Some(listener), Some((pid, pidfd))) = (&self.record.listener, &self.child) else {
+                        return Err(Error::new("there is nobody to hand the seccomp listener to"));
+                    };
+                    let init = self.container.read_init()?.map(|init| init.pid);
+                    let state = self.record.to_json(Status::Running, init);
+                    let handed = listener.hand_over(pidfd.as_fd(), number, *pid, &state);
+                    handed.map_err(|error| socket.last_words().unwrap_or(error))?;
+                }
+                Some(Message::Error(error)) => return Err(error),
+                Some(other) => return Err(Error::new(format!("the process sent {other:?}"))),
+                None => return Err(Error::new("the process ended before it could run the program")),
+            }
+        }
     }
 }
 
 /// The new process.
 struct Child<'a> {
-    args: &'a ExecArgs,
-    container: &'a Container,
-    process: &'a Process,
+    exec: &'a Exec<'a>,
     joined: Joined,
     socket: Socket,
+    console: Option<OwnedFd>,
     tasks: Vec<OwnedFd>,
     filter: Option<Filter>,
     keyring: Option<CString>,
-    ignored_signals: u64,
-}
-
-/// Whether the parent has something to do between READY and execve.
-fn waits(args: &ExecArgs, process: &Process) -> bool {
-    args.pid_file.is_some() || process.oom_score_adj.is_some()
+    /// Whether the parent has something to do between READY and execve.
+    wait: bool,
 }
 
 impl Child<'_> {
@@ -269,11 +345,8 @@ impl Child<'_> {
 
     /// Closes what the parent has open of the host, but for what the next steps need.
     fn let_go_of_the_host(&self) {
-        let joined = &self.joined;
-        for fd in [&joined.own_mounts, &joined.own_root, &joined.own_cwd] {
-            sys::close_inherited(fd.as_fd());
-        }
-        self.container.close_inherited();
+        self.joined.visit.descriptors().for_each(sys::close_inherited);
+        self.exec.container.close_inherited();
         log::close_inherited();
     }
 
@@ -282,29 +355,75 @@ impl Child<'_> {
         die_with_parent()?;
         nix::unistd::setsid().context(|| "setsid")?;
         cgroups::join(&self.tasks)?;
-        if !self.joined.after.is_empty() {
-            sys::setns(self.joined.init_pidfd.as_fd(), self.joined.after)
-                .context(|| format!("join the container: setns(pidfd, {:?})", self.joined.after))?;
-        }
+        self.join()?;
         if let Some(root) = &self.joined.root {
-            crate::rootfs::change_root(root.as_fd())?;
+            rootfs::change_root(root.as_fd())?;
         }
         umask(Mode::empty());
+        let process = self.exec.process;
+        let terminal = self.console.as_ref().map(|console| self.make_terminal(console)).transpose()?;
         let confinement = Confinement {
-            process: self.process,
+            process,
             filter: self.filter.as_ref(),
             keyring: self.keyring.as_deref(),
-            ignored_signals: self.ignored_signals,
+            ignored_signals: self.exec.caller.ignored_signals,
             make_cwd: false,
-            preserve_fds: self.args.preserve_fds,
+            preserve_fds: self.exec.args.preserve_fds,
+            terminal: terminal.as_ref(),
+            keep_groups: self.exec.record.keeps_groups(),
+            groups_are_fixed: self.joined.groups_are_fixed,
+            socket: &self.socket,
         };
         let ready = confinement.apply(&[self.socket.as_fd()])?;
         nix::sys::prctl::set_pdeathsig(None).context(|| "prctl(PR_SET_PDEATHSIG, 0)")?;
         self.socket.send(&Message::Ready)?;
-        if waits(self.args, self.process) {
+        if self.wait {
             self.socket.expect(&Message::Proceed)?;
         }
         Err(ready.execute())
+    }
+
+    /// Joins the rest of the container's namespaces.
+    fn join(&self) -> Result<()> {
+        let joined = &self.joined;
+        if joined.after.is_empty() {
+            return Ok(());
+        }
+        sys::setns(joined.init_pidfd.as_fd(), joined.after)
+            .context(|| format!("join the container: setns(pidfd, {:?})", joined.after))?;
+        if joined.after.contains(CloneFlags::CLONE_NEWUSER) {
+            userns::become_root(self.exec.process.uid, self.exec.process.gid)?;
+            nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
+            die_with_parent()?;
+        }
+        if joined.after.contains(CloneFlags::CLONE_NEWPID) {
+            self.hand_over()?;
+        }
+        Ok(())
+    }
+
+    /// A PID namespace that this process has joined is only for its children.
+    fn hand_over(&self) -> Result<()> {
+        match sys::clone(CloneFlags::CLONE_PARENT, None).context(|| "make the process: clone3")? {
+            Cloned::Parent(pid, _) => {
+                self.socket.send(&Message::Init(pid.as_raw()))?;
+                sys::exit(0)
+            }
+            Cloned::Child => {
+                die_with_parent()?;
+                nix::unistd::setsid().context(|| "setsid")?;
+                self.socket.expect(&Message::Adopted)
+            }
+        }
+    }
+
+    /// From the devpts that the container has at this moment.
+    fn make_terminal(&self, console: &OwnedFd) -> Result<Terminal> {
+        let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let root = files::open(Path::new("/"), directory).context(|| "open the container's root")?;
+        let dev_pts = open_in_root(root.as_fd(), Path::new("/dev/pts"), directory)
+            .context(|| "open /dev/pts of the container")?;
+        Terminal::make(dev_pts.as_fd(), self.exec.process.console_size, console.as_fd())
     }
 }
 

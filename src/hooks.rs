@@ -11,8 +11,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use oci_spec::runtime::Hook;
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -20,24 +23,51 @@ use std::time::{Duration, Instant};
 /// What is kept of a hook's stderr.
 const MAX_OUTPUT: usize = 4096;
 
+/// Where the output of hooks goes if the annotations `run.oci.hooks.stdout` and `run.oci.hooks.stderr` name files (crun).
+#[derive(Default)]
+pub struct Outputs {
+    stdout: Option<File>,
+    stderr: Option<File>,
+}
+
+impl Outputs {
+    /// Opens the files, to append to them.
+    pub fn open(annotations: &BTreeMap<String, String>) -> Result<Outputs> {
+        let open = |name: &str| {
+            let key = format!("run.oci.hooks.{name}");
+            let Some(path) = annotations.get(&key) else { return Ok(None) };
+            // A FIFO without a reader must not make us wait (rule R23).
+            let mut options = OpenOptions::new();
+            options.append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+            options.open(path).map(Some).context(|| format!("config.json: /annotations/{key}: open {path}"))
+        };
+        Ok(Outputs { stdout: open("stdout")?, stderr: open("stderr")? })
+    }
+
+    /// The files.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.stdout.iter().chain(&self.stderr).map(AsFd::as_fd)
+    }
+}
+
 /// Runs the hooks of one kind in order, up to the first that fails.
-pub fn run(kind: &str, hooks: &[Hook], state: &str) -> Result<()> {
+pub fn run(kind: &str, hooks: &[Hook], state: &str, outputs: &Outputs) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, state).context(|| format!("{kind} hook #{index} {}", hook.path().display()))?;
+        run_one(hook, state, outputs).context(|| format!("{kind} hook #{index} {}", hook.path().display()))?;
     }
     Ok(())
 }
 
 /// Runs them all; one that fails is only worth a warning (runtime.md: poststop).
-pub fn run_all(kind: &str, hooks: &[Hook], state: &str) {
+pub fn run_all(kind: &str, hooks: &[Hook], state: &str, outputs: &Outputs) {
     for (index, hook) in hooks.iter().enumerate() {
-        if let Err(error) = run_one(hook, state) {
+        if let Err(error) = run_one(hook, state, outputs) {
             log::warning(&format!("{kind} hook #{index} {}: {error}", hook.path().display()));
         }
     }
 }
 
-fn run_one(hook: &Hook, state: &str) -> Result<()> {
+fn run_one(hook: &Hook, state: &str, outputs: &Outputs) -> Result<()> {
     let mut command = Command::new(hook.path());
     let args = hook.args().as_deref().unwrap_or_default();
     if let Some((name, rest)) = args.split_first() {
@@ -49,7 +79,12 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
         command.env(name, value);
     }
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+    let output = |file: &Option<File>, otherwise: fn() -> Stdio| match file {
+        Some(file) => file.try_clone().map(Stdio::from).context(|| "dup"),
+        None => Ok(otherwise()),
+    };
+    command.stdin(Stdio::piped()).process_group(0);
+    command.stdout(output(&outputs.stdout, Stdio::null)?).stderr(output(&outputs.stderr, Stdio::piped)?);
     let mut child = command.spawn().context(|| "start it")?;
     let timeout = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
     let finished = supervise(&mut child, state.as_bytes(), timeout);
@@ -155,7 +190,7 @@ mod tests {
     #[test]
     fn a_failing_hook_tells_what_it_wrote() {
         let hook = hook(r#"{"path": "/bin/sh", "args": ["sh", "-c", "echo why >&2; exit 3"]}"#);
-        let error = run("prestart", &[hook], "{}").unwrap_err().to_string();
+        let error = run("prestart", &[hook], "{}", &Outputs::default()).unwrap_err().to_string();
         assert_eq!(error, "prestart hook #0 /bin/sh: exit status 3 (it wrote: why)");
     }
 
@@ -164,15 +199,20 @@ mod tests {
         let hook = hook(
             r#"{"path": "/bin/sh", "args": ["sh", "-c", "test \"$(env | grep -v ^PWD= | grep -v ^SHLVL= | grep -v ^_=)\" = A=b && grep -q x"], "env": ["A=b"]}"#,
         );
-        assert_eq!(run("prestart", std::slice::from_ref(&hook), "x"), Ok(()));
-        assert!(run("prestart", &[hook], "y").is_err());
+        assert_eq!(run("prestart", std::slice::from_ref(&hook), "x", &Outputs::default()), Ok(()));
+        assert!(run("prestart", &[hook], "y", &Outputs::default()).is_err());
     }
 
     #[test]
     fn the_time_out_kills_the_whole_group() {
         let hook = hook(r#"{"path": "/bin/sh", "args": ["sh", "-c", "sleep 100 & wait"], "timeout": 1}"#);
         let begin = Instant::now();
-        assert!(run("prestart", &[hook], "{}").unwrap_err().to_string().contains("not finished after 1 s"));
+        assert!(
+            run("prestart", &[hook], "{}", &Outputs::default())
+                .unwrap_err()
+                .to_string()
+                .contains("not finished after 1 s")
+        );
         assert!(begin.elapsed() < Duration::from_secs(5));
     }
 }

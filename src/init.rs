@@ -3,24 +3,29 @@
 //! Everything it needs it has inherited, as memory or as descriptors that the parent opened. Whatever goes wrong travels
 //! to the parent as (errno, text), and the process ends: there is no second way for any step.
 
-use crate::cgroups::{self, View};
+use crate::caller::Caller;
+use crate::cgroups::{self, Cgroups, View};
 use crate::error::{Context, Error, Result};
-use crate::namespaces::{self, Existing};
+use crate::namespaces::{self, CLONE_NEWTIME, Existing};
 use crate::plan::{Plan, Process};
 use crate::process::{Confinement, Ready, make_directories};
 use crate::procfs::Procfs;
-use crate::rootfs::{self, Sources, Tree, devices, masks, mounts};
+use crate::rootfs::sources::{Restrictions, Sources};
+use crate::rootfs::{self, Tree, devices, masks, mounts};
 use crate::seccomp::Filter;
 use crate::state::{Container, Record, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
-use crate::{hooks, process, sysctl};
+use crate::terminal::{self, Terminal};
+use crate::userns::{self, Mappings};
+use crate::{files, hooks, process, sysctl};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// What the parent has prepared.
 pub struct Init<'a> {
@@ -28,13 +33,19 @@ pub struct Init<'a> {
     pub record: &'a Record,
     pub container: &'a Container,
     pub socket: Socket,
+    pub caller: Caller,
     /// `create`: where to wait for `start`. None: the program is executed at once.
     pub start: Option<OwnedFd>,
     /// Whether the parent has something to do between READY and execve.
     pub wait: bool,
     pub existing: Vec<Existing>,
-    pub sources: Sources,
-    pub null: Option<OwnedFd>,
+    /// The ids of the container's user namespace, made or joined.
+    pub ids: Option<Mappings>,
+    /// None: the parent may not open them.
+    pub sources: Option<Sources>,
+    /// Where the master of the terminal goes.
+    pub console: Option<OwnedFd>,
+    pub outputs: hooks::Outputs,
     /// v1: the `tasks` files of the container's cgroups.
     pub tasks: Vec<OwnedFd>,
     /// What a mount of type cgroup shows.
@@ -42,7 +53,7 @@ pub struct Init<'a> {
     pub filter: Option<Filter>,
     /// None: stay in the caller's session keyring.
     pub keyring: Option<CString>,
-    pub ignored_signals: u64,
+    pub no_pivot: bool,
     pub preserve_fds: u32,
 }
 
@@ -60,9 +71,9 @@ pub fn run(init: &Init<'_>) -> ! {
 impl Init<'_> {
     /// Everything that is open only for the child, which the parent closes after the clone.
     pub fn into_descriptors(self) -> Vec<OwnedFd> {
-        let mut fds = vec![self.socket.into_fd(), self.sources.root];
-        fds.extend(self.sources.binds.into_iter().flatten());
-        fds.extend(self.start.into_iter().chain(self.null).chain(self.tasks));
+        let mut fds = vec![self.socket.into_fd()];
+        fds.extend(self.sources.into_iter().flat_map(Sources::into_descriptors));
+        fds.extend(self.start.into_iter().chain(self.console).chain(self.tasks));
         fds.extend(self.existing.into_iter().map(|namespace| namespace.fd));
         if let Some(View::Legacy(shown)) = self.view {
             fds.extend(shown.into_iter().map(|shown| shown.tree));
@@ -76,18 +87,25 @@ impl Init<'_> {
         nix::unistd::setsid().context(|| "setsid")?;
 
         // Namespaces first: what is mounted below shows what they hold.
-        namespaces::join(&self.existing)?;
-        self.unshare_network()?;
+        let groups_are_fixed = self.enter_namespaces()?;
         self.set_names()?;
 
         // Beside this the parent writes the limits and the record.
         umask(Mode::empty());
         let rootfs = &self.plan.rootfs;
-        let root = self.sources.root.as_fd();
+        let opened;
+        let sources = match &self.sources {
+            Some(sources) => sources,
+            None => {
+                opened = Sources::open(rootfs, &self.restrictions())?;
+                &opened
+            }
+        };
+        let root = sources.root.as_fd();
         let mut tree = Tree::new(root);
         if rootfs.pivot {
-            rootfs::attach(rootfs, &self.sources)?;
-            mounts::attach_all(&mut tree, rootfs, &self.sources)?;
+            rootfs::attach(rootfs, sources)?;
+            mounts::attach_all(&mut tree, rootfs, sources)?;
         }
 
         // The pid is on disk now, so that whatever follows can be undone by anybody.
@@ -97,12 +115,13 @@ impl Init<'_> {
             unshare(CloneFlags::CLONE_NEWCGROUP).context(|| "unshare(CLONE_NEWCGROUP)")?;
         }
         if let Some(view) = &self.view {
-            mounts::attach_cgroups(&mut tree, rootfs, &self.sources, view)?;
+            mounts::attach_cgroups(&mut tree, rootfs, sources, view)?;
         }
-        devices::make(&tree, &rootfs.devices)?;
+        devices::make(&tree, &rootfs.devices, sources.nodes.as_ref())?;
         if rootfs.pivot && rootfs.own_dev {
             devices::make_links(&tree, rootfs.has_proc())?;
         }
+        let terminal = self.make_terminal(&tree)?;
 
         // The environment is complete, and the host's root still there.
         self.run_create_hooks()?;
@@ -111,11 +130,15 @@ impl Init<'_> {
             sysctl::apply(&self.plan.sysctls, &Procfs::open(true)?)?;
         }
         if rootfs.pivot {
-            if let Some(null) = &self.null {
+            if let Some(null) = &sources.null {
                 masks::mask(&tree, &rootfs.masked, null.as_fd())?;
             }
             masks::make_read_only(&tree, &rootfs.read_only)?;
-            rootfs::pivot(root)?;
+            if self.no_pivot {
+                rootfs::move_to_top(rootfs, root)?;
+            } else {
+                rootfs::pivot(root)?;
+            }
             if let (true, Some(process)) = (rootfs.readonly, &self.plan.process) {
                 // Later it would be too late to make it.
                 make_directories(&process.cwd)?;
@@ -125,13 +148,102 @@ impl Init<'_> {
             rootfs::change_root(root)?;
         }
         self.enter_pid_namespace()?;
-        self.become_process()
+        self.become_process(terminal.as_ref(), groups_are_fixed)
+    }
+
+    /// Into every namespace that can be entered at once; whether the user namespace lets nobody change his groups.
+    fn enter_namespaces(&self) -> Result<bool> {
+        let namespaces = &self.plan.namespaces;
+        let makes_userns = namespaces.creates(CloneFlags::CLONE_NEWUSER);
+        if !makes_userns {
+            namespaces::join(&self.existing)?;
+        }
+        if namespaces.joins(CloneFlags::CLONE_NEWUSER) {
+            self.become_root()?;
+            self.make_owned_namespaces()?;
+        }
+        let makes_time = namespaces.creates(CLONE_NEWTIME);
+        if makes_time {
+            unshare(CLONE_NEWTIME).context(|| "unshare(CLONE_NEWTIME)")?;
+        }
+        let has_offsets = !self.plan.time_offsets.is_empty();
+        if has_offsets {
+            self.socket.send(&Message::Unshared)?;
+        }
+        if makes_userns || has_offsets {
+            self.socket.expect(&Message::Mapped)?;
+        }
+        if makes_userns {
+            self.become_root()?;
+        }
+        if makes_time {
+            namespaces::enter_new_time_namespace()?;
+        }
+        self.unshare_network()?;
+        if !namespaces.has(CloneFlags::CLONE_NEWUSER) {
+            return Ok(false);
+        }
+        let path = "/proc/self/setgroups";
+        Ok(files::read_text(Path::new(path))?.trim() == "deny")
+    }
+
+    /// What is made from here on belongs to root in the container. The change of user has disarmed what makes us die with
+    /// the parent, and may have opened us to tracers (rules R11, R22).
+    fn become_root(&self) -> Result<()> {
+        let (uid, gid) = self.plan.process.as_ref().map_or((0, 0), |process| (process.uid, process.gid));
+        userns::become_root(uid, gid)?;
+        nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
+        die_with_parent()
+    }
+
+    /// In an existing user namespace: makes the namespaces that are to belong to it. A PID namespace is only for children,
+    /// so with one of those init is one more process.
+    fn make_owned_namespaces(&self) -> Result<()> {
+        let namespaces = &self.plan.namespaces;
+        let flags = namespaces.clone_flags();
+        match namespaces.hands_over_early() {
+            true => self.hand_over(flags),
+            false => unshare(flags).context(|| format!("unshare({flags:?})")),
+        }
+    }
+
+    /// Goes on as a new process, a child of our parent.
+    fn hand_over(&self, flags: CloneFlags) -> Result<()> {
+        match sys::clone(flags | CloneFlags::CLONE_PARENT, None).context(|| format!("clone3({flags:?})"))? {
+            Cloned::Parent(pid, _) => {
+                self.socket.send(&Message::Init(pid.as_raw()))?;
+                sys::exit(0)
+            }
+            Cloned::Child => {
+                die_with_parent()?;
+                nix::unistd::setsid().context(|| "setsid")?;
+                self.socket.expect(&Message::Adopted)
+            }
+        }
+    }
+
+    fn restrictions(&self) -> Restrictions<'_> {
+        restrictions(self.plan, &self.caller, self.ids.as_ref(), &self.existing, &self.record.cgroups)
+    }
+
+    fn make_terminal(&self, tree: &Tree<'_>) -> Result<Option<Terminal>> {
+        let (Some(process), Some(console)) = (&self.plan.process, &self.console) else {
+            return Ok(None);
+        };
+        let dev_pts = terminal::open_dev_pts(tree)?;
+        let terminal = Terminal::make(dev_pts.as_fd(), process.console_size, console.as_fd())?;
+        if self.plan.rootfs.pivot {
+            terminal.attach_as_console(tree, self.plan.rootfs.own_dev)?;
+        }
+        Ok(Some(terminal))
     }
 
     fn unshare_network(&self) -> Result<()> {
         let flags = self.plan.namespaces.unshare_flags();
+        if !flags.is_empty() {
+            unshare(flags).context(|| format!("unshare({flags:?})"))?;
+        }
         if flags.contains(CloneFlags::CLONE_NEWNET) {
-            unshare(flags).context(|| "unshare(CLONE_NEWNET)")?;
             crate::netdev::loopback_up()?;
         }
         Ok(())
@@ -156,37 +268,29 @@ impl Init<'_> {
         self.socket.expect(&Message::HooksDone)?;
         let list = self.plan.hooks.create_container().as_deref().unwrap_or_default();
         let state = self.record.to_json(Status::Creating, Some(nix::unistd::getpid()));
-        hooks::run("createContainer", list, &state)
+        hooks::run("createContainer", list, &state, &self.outputs)
     }
 
     /// Joins an existing PID namespace, by one more clone, for setns(2) only counts for children. It comes so late
     /// because a process in there could look at us: by now we hold nothing of the host (rule R11).
     fn enter_pid_namespace(&self) -> Result<()> {
-        let Some(namespace) = self.existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWPID) else {
+        let existing = self.existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWPID);
+        // With a new user namespace the clone has made us a member of it.
+        let Some(namespace) = existing.filter(|_| !self.plan.namespaces.creates(CloneFlags::CLONE_NEWUSER)) else {
             return Ok(());
         };
         let what = || format!("join the pid namespace {}", namespace.path.display());
-        let keep: Vec<_> = self.sockets().chain([namespace.fd.as_fd()]).collect();
+        let keep: Vec<_> = self.kept().chain([namespace.fd.as_fd()]).collect();
         process::close_all_but(&keep, self.preserve_fds).context(what)?;
         sys::setns(namespace.fd.as_fd(), CloneFlags::CLONE_NEWPID).context(|| "setns").context(what)?;
-        match sys::clone(CloneFlags::CLONE_PARENT, None).context(|| "clone3").context(what)? {
-            Cloned::Parent(pid, _) => {
-                self.socket.send(&Message::Init(pid.as_raw()))?;
-                sys::exit(0)
-            }
-            Cloned::Child => {
-                die_with_parent()?;
-                nix::unistd::setsid().context(|| "setsid")?;
-                self.socket.expect(&Message::Go)
-            }
-        }
+        self.hand_over(CloneFlags::empty()).context(what)
     }
 
     /// The last part: the container's own process takes over.
-    fn become_process(&self) -> Result<Infallible> {
-        let keep: Vec<_> = self.sockets().collect();
+    fn become_process(&self, terminal: Option<&Terminal>, groups_are_fixed: bool) -> Result<Infallible> {
+        let keep: Vec<_> = self.kept().collect();
         let ready = match &self.plan.process {
-            Some(process) => Some(self.confinement(process).apply(&keep)?),
+            Some(process) => Some(self.confinement(process, terminal, groups_are_fixed).apply(&keep)?),
             None => None,
         };
         // From here on the container is on its own: its parent may end. If the parent dies before it has said PROCEED,
@@ -206,19 +310,29 @@ impl Init<'_> {
         }
     }
 
-    /// What stays open until execve, whose end they tell.
-    fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        std::iter::once(self.socket.as_fd()).chain(self.start.as_ref().map(AsFd::as_fd))
+    /// What stays open until execve: the sockets, whose end it tells, and the files of the last hooks.
+    fn kept(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let sockets = std::iter::once(self.socket.as_fd()).chain(self.start.as_ref().map(AsFd::as_fd));
+        sockets.chain(self.outputs.descriptors())
     }
 
-    fn confinement<'a>(&'a self, process: &'a Process) -> Confinement<'a> {
+    fn confinement<'a>(
+        &'a self,
+        process: &'a Process,
+        terminal: Option<&'a Terminal>,
+        groups_are_fixed: bool,
+    ) -> Confinement<'a> {
         Confinement {
             process,
             filter: self.filter.as_ref(),
             keyring: self.keyring.as_deref(),
-            ignored_signals: self.ignored_signals,
+            ignored_signals: self.caller.ignored_signals,
             make_cwd: true,
             preserve_fds: self.preserve_fds,
+            terminal,
+            keep_groups: self.record.keeps_groups(),
+            groups_are_fixed,
+            socket: &self.socket,
         }
     }
 
@@ -246,7 +360,30 @@ impl Init<'_> {
         if list.is_empty() {
             return Ok(());
         }
-        hooks::run("startContainer", list, &self.record.to_json(Status::Created, Some(nix::unistd::getpid())))
+        let state = self.record.to_json(Status::Created, Some(nix::unistd::getpid()));
+        hooks::run("startContainer", list, &state, &self.outputs)
+    }
+}
+
+/// What the container may not do by itself.
+pub fn restrictions<'a>(
+    plan: &Plan,
+    caller: &Caller,
+    ids: Option<&'a Mappings>,
+    existing: &'a [Existing],
+    cgroups: &'a Cgroups,
+) -> Restrictions<'a> {
+    let namespaces = &plan.namespaces;
+    let in_userns = caller.is_nested || namespaces.has(CloneFlags::CLONE_NEWUSER);
+    let userns = existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWUSER);
+    let unified = cgroups.directories.iter().find(|directory| directory.hierarchy == "unified");
+    let shows_cgroup = in_userns && !namespaces.creates(CloneFlags::CLONE_NEWCGROUP);
+    Restrictions {
+        ids,
+        userns: userns.map(|namespace| namespace.fd.as_fd()),
+        makes_nodes: !in_userns,
+        shows_sys: in_userns && !namespaces.creates(CloneFlags::CLONE_NEWNET),
+        shows_cgroup: unified.filter(|_| shows_cgroup).map(|directory| directory.path.as_path()),
     }
 }
 

@@ -4,9 +4,11 @@
 // The entry point is not part of the unit tests, and so neither is what only it calls.
 #![cfg_attr(test, allow(dead_code))]
 
+mod caller;
 mod capabilities;
 mod cgroups;
 mod cli;
+mod console;
 mod create;
 mod delete;
 mod error;
@@ -37,6 +39,8 @@ mod state;
 mod sync;
 mod sys;
 mod sysctl;
+mod terminal;
+mod userns;
 
 use cli::{Arguments, Command, Global, Parsed};
 use error::{Context, Error, Result};
@@ -84,7 +88,7 @@ fn execute(arguments: Arguments, protected: Result<()>) -> i32 {
         Command::Exec(_) => ("exec failed: ", 255),
         _ => ("", 1),
     };
-    match prepare(&arguments.global, &command).and_then(|root| protected.and_then(|()| dispatch(&root, command))) {
+    match prepare(&arguments.global).and_then(|root| protected.and_then(|()| dispatch(&root, command))) {
         Ok(status) => status,
         Err(error) => {
             log::fatal(&format!("{prefix}{error}"));
@@ -94,21 +98,15 @@ fn execute(arguments: Arguments, protected: Result<()>) -> i32 {
 }
 
 /// Opens the log and decides where the state is.
-fn prepare(global: &Global, command: &Command) -> Result<PathBuf> {
+fn prepare(global: &Global) -> Result<PathBuf> {
     let format = match global.log_format.as_str() {
         "text" => log::Format::Text,
         "json" => log::Format::Json,
         other => return Err(Error::new(format!("invalid log-format: {other}"))),
     };
     files::ensure_stdio()?;
-    // What the caller left open is not for hooks, nor for the container, unless he says so (rule R8).
-    let preserved = match command {
-        Command::Create(args) => args.preserve_fds,
-        Command::Run(args) => args.create.preserve_fds,
-        Command::Exec(args) => args.preserve_fds,
-        _ => 0,
-    };
-    sys::close_on_exec_from(preserved.saturating_add(3)).context(|| "close_range(CLOEXEC)")?;
+    // What the caller left open is not for hooks, nor for the container, unless he says so at the end (rule R8).
+    sys::close_on_exec_from(3).context(|| "close_range(CLOEXEC)")?;
     log::open(global.log.as_deref(), format, global.debug)?;
     Ok(match (&global.root, std::env::var_os("XDG_RUNTIME_DIR")) {
         (Some(root), _) => root.clone(),

@@ -1,10 +1,18 @@
 //! Namespaces: which to create, which to join, and by whom.
 //!
-//! | namespace                    | created                      | joined                                              |
-//! |------------------------------|------------------------------|-----------------------------------------------------|
-//! | mount, pid, ipc, uts         | by clone3                    | by the child's setns; pid see below                 |
-//! | network                      | by the child's unshare: it costs most, and the parent has work of its own meanwhile | by the child's setns |
-//! | cgroup                       | by the child's unshare, once it is in its cgroup: the namespace's root is the cgroup of that moment | by the child's setns |
+//! | namespace       | created                      | joined                                              |
+//! |-----------------|------------------------------|-----------------------------------------------------|
+//! | user            | by clone3                    | by the child's setns, after all that only the runtime may join |
+//! | mount, pid, uts | by clone3                    | by the child's setns; pid see below                 |
+//! | ipc             | by clone3; with a new user namespace by the child's unshare, for it is to belong to root in there | by the child's setns |
+//! | network         | by the child's unshare: it costs most, and the parent has work of its own meanwhile | by the child's setns |
+//! | cgroup          | by the child's unshare, once it is in its cgroup: the namespace's root is the cgroup of that moment | by the child's setns |
+//! | time            | by the child's unshare; the parent writes the offsets before anybody is in it | by the child's setns |
+//!
+//! Every namespace that is made is to belong to the container's user namespace, if it has one. So what needs more rights
+//! than that gives is joined before it is entered: by the child if it joins one, by the parent around the clone if the
+//! clone makes one ([`Visit`]). And if an existing user namespace is joined, clone3 comes too early for the others:
+//! `init::enter_user_namespace` makes them, with one more clone if a PID namespace is among them.
 //!
 //! An existing PID namespace is joined only after pivot_root, by one more clone, for a process that is visible in it must
 //! hold nothing of the host (rule R11): `init::enter_pid_namespace`.
@@ -14,9 +22,13 @@ use crate::files;
 use crate::sys;
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
+use nix::unistd::{chroot, fchdir};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// CLONE_NEWTIME of linux/sched.h; nix does not know it.
+pub const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 /// The namespaces of a configuration.
 #[derive(Debug, Clone)]
@@ -59,8 +71,8 @@ impl Namespaces {
                 LinuxNamespaceType::Ipc => CloneFlags::CLONE_NEWIPC,
                 LinuxNamespaceType::Uts => CloneFlags::CLONE_NEWUTS,
                 LinuxNamespaceType::Cgroup => CloneFlags::CLONE_NEWCGROUP,
-                LinuxNamespaceType::User => return bad("user namespaces are not supported by this version"),
-                LinuxNamespaceType::Time => return bad("time namespaces are not supported by this version"),
+                LinuxNamespaceType::User => CloneFlags::CLONE_NEWUSER,
+                LinuxNamespaceType::Time => CLONE_NEWTIME,
             };
             if namespaces.has(kind) {
                 return bad(&format!("the {} namespace is given twice", name(kind)));
@@ -90,15 +102,29 @@ impl Namespaces {
         self.join.iter().any(|(joined, _)| *joined == kind)
     }
 
-    /// What clone3 creates.
+    /// What is made together with the process; by the first clone3, unless an existing user namespace comes before.
     pub fn clone_flags(&self) -> CloneFlags {
-        self.create
-            & (CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)
+        let mut flags =
+            CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS;
+        if !self.has(CloneFlags::CLONE_NEWUSER) {
+            flags |= CloneFlags::CLONE_NEWIPC;
+        }
+        self.create & flags
     }
 
     /// What the child unshares at once, beside the parent's work.
     pub fn unshare_flags(&self) -> CloneFlags {
-        self.create & CloneFlags::CLONE_NEWNET
+        self.create & (CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC) & !self.clone_flags()
+    }
+
+    /// Whether init will be another process than the parent's child: there is one more clone.
+    pub fn hands_over(&self) -> bool {
+        self.hands_over_early() || self.joins(CloneFlags::CLONE_NEWPID) && !self.creates(CloneFlags::CLONE_NEWUSER)
+    }
+
+    /// The same, before anything is mounted.
+    pub fn hands_over_early(&self) -> bool {
+        self.joins(CloneFlags::CLONE_NEWUSER) && self.creates(CloneFlags::CLONE_NEWPID)
     }
 
     /// Opens the namespaces to join; one of the wrong kind is refused here, before any side effect.
@@ -125,25 +151,112 @@ impl Namespaces {
 impl Existing {
     /// Whether it is the one that this process is in.
     pub fn is_own(&self) -> Result<bool> {
-        let name = match self.kind {
-            CloneFlags::CLONE_NEWNS => "mnt",
-            CloneFlags::CLONE_NEWNET => "net",
-            kind => name(kind),
-        };
-        let own = format!("/proc/self/ns/{name}");
+        let own = own_path(self.kind);
         let own = nix::sys::stat::stat(own.as_str()).context(|| format!("stat {own}"))?;
         let this = nix::sys::stat::fstat(&self.fd).context(|| "fstat")?;
         Ok((own.st_dev, own.st_ino) == (this.st_dev, this.st_ino))
     }
 }
 
-/// Joins what the child joins at once: everything but a PID namespace.
+/// Joins what the child joins at once: everything but a PID namespace. One that the runtime has no right to join may
+/// belong to the user namespace that is joined after it.
 pub fn join(existing: &[Existing]) -> Result<()> {
-    for namespace in existing.iter().filter(|namespace| namespace.kind != CloneFlags::CLONE_NEWPID) {
-        sys::setns(namespace.fd.as_fd(), namespace.kind)
-            .context(|| format!("join the {} namespace {}: setns", name(namespace.kind), namespace.path.display()))?;
+    let what = |namespace: &Existing| {
+        format!("join the {} namespace {}: setns", name(namespace.kind), namespace.path.display())
+    };
+    let user = existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWUSER);
+    let mut refused = Vec::new();
+    for namespace in existing {
+        if matches!(namespace.kind, CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUSER) {
+            continue;
+        }
+        match sys::setns(namespace.fd.as_fd(), namespace.kind) {
+            Err(nix::Error::EPERM) if user.is_some() => refused.push(namespace),
+            other => other.context(|| what(namespace))?,
+        }
+    }
+    for namespace in user.into_iter().chain(refused) {
+        sys::setns(namespace.fd.as_fd(), namespace.kind).context(|| what(namespace))?;
     }
     Ok(())
+}
+
+/// Enters a time namespace that this process has made, once its offsets are written: time_namespaces(7).
+pub fn enter_new_time_namespace() -> Result<()> {
+    let path = "/proc/self/ns/time_for_children";
+    let what = || "enter the new time namespace";
+    let fd = files::open(Path::new(path), OFlag::O_RDONLY).context(|| format!("open {path}")).context(what)?;
+    sys::setns(fd.as_fd(), CLONE_NEWTIME).context(|| "setns").context(what)
+}
+
+/// A stay of the parent in namespaces of the container, around the clone: who is born there has never held the host's.
+pub struct Visit {
+    /// The way back, one descriptor for each kind.
+    own: Vec<(CloneFlags, OwnedFd)>,
+    root: OwnedFd,
+    cwd: OwnedFd,
+}
+
+impl Visit {
+    /// Opens the way back from namespaces of these kinds.
+    pub fn prepare(kinds: CloneFlags) -> Result<Visit> {
+        let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let mut own = Vec::new();
+        for kind in kinds {
+            let path = own_path(kind);
+            let fd = files::open(Path::new(&path), OFlag::O_RDONLY).context(|| format!("open {path}"))?;
+            own.push((kind, fd));
+        }
+        Ok(Visit {
+            own,
+            root: files::open(Path::new("/"), directory).context(|| "open the root directory")?,
+            cwd: files::open(Path::new("."), directory).context(|| "open the working directory")?,
+        })
+    }
+
+    /// Joins every existing namespace of a container that is to have a user namespace of its own, which will not let it.
+    pub fn join(existing: &[Existing]) -> Result<Visit> {
+        let kinds = existing.iter().fold(CloneFlags::empty(), |kinds, namespace| kinds | namespace.kind);
+        let visit = Visit::prepare(kinds)?;
+        for namespace in existing {
+            let joined = sys::setns(namespace.fd.as_fd(), namespace.kind)
+                .context(|| format!("join the {} namespace {}: setns", name(namespace.kind), namespace.path.display()));
+            if let Err(error) = joined {
+                visit.leave()?;
+                return Err(error);
+            }
+        }
+        Ok(visit)
+    }
+
+    /// Back to the host's namespaces. The caller's root need not be that of his mount namespace.
+    pub fn leave(&self) -> Result<()> {
+        for (kind, fd) in &self.own {
+            sys::setns(fd.as_fd(), *kind)
+                .context(|| format!("leave the container's {} namespace: setns", name(*kind)))?;
+        }
+        if self.own.iter().any(|(kind, _)| *kind == CloneFlags::CLONE_NEWNS) {
+            fchdir(&self.root).context(|| "go back to the root directory: fchdir")?;
+            chroot(".").context(|| "go back to the root directory: chroot")?;
+            fchdir(&self.cwd).context(|| "go back to the working directory: fchdir")?;
+        }
+        Ok(())
+    }
+
+    /// What the child has inherited of it and must let go of.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.own.iter().map(|(_, fd)| fd.as_fd()).chain([self.root.as_fd(), self.cwd.as_fd()])
+    }
+}
+
+/// The file of this process's own namespace of a kind (namespaces(7)).
+fn own_path(kind: CloneFlags) -> String {
+    let file = match kind {
+        CloneFlags::CLONE_NEWNS => "mnt",
+        CloneFlags::CLONE_NEWNET => "net",
+        kind => name(kind),
+    };
+    format!("/proc/self/ns/{file}")
 }
 
 #[cfg(test)]
@@ -164,6 +277,17 @@ mod tests {
         assert_eq!(namespaces.unshare_flags(), CloneFlags::CLONE_NEWNET);
         assert!(namespaces.creates(CloneFlags::CLONE_NEWCGROUP) && namespaces.joins(CloneFlags::CLONE_NEWIPC));
         assert!(!namespaces.has(CloneFlags::CLONE_NEWUTS));
+    }
+
+    #[test]
+    fn everything_belongs_to_the_user_namespace() {
+        let list = r#"[{"type":"user"},{"type":"pid"},{"type":"network"},{"type":"ipc"},{"type":"time"}]"#;
+        let new = parse(list).unwrap();
+        assert_eq!(new.clone_flags(), CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID);
+        assert_eq!(new.unshare_flags(), CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC);
+        assert!(!new.hands_over() && new.creates(CLONE_NEWTIME));
+        let joined = parse(r#"[{"type":"user","path":"/x"},{"type":"pid"}]"#).unwrap();
+        assert!(joined.hands_over_early());
     }
 
     #[test]

@@ -3,18 +3,22 @@
 //! The plan is plain data. `create` and `exec` act on it and never look at the configuration again, so what is refused
 //! is refused before the first side effect, with a message that names the property by its JSON pointer.
 
+use crate::caller::Caller;
 use crate::capabilities::{self, CapabilitySets};
 use crate::cgroups;
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::json;
 use crate::log;
-use crate::namespaces::Namespaces;
+use crate::namespaces::{CLONE_NEWTIME, Namespaces};
 use crate::rootfs::Rootfs;
 use crate::sysctl::{self, Sysctl};
+use crate::terminal::Size;
+use crate::userns::{Mapping, Mappings, to_outside};
 use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
 use nix::sys::stat::{SFlag, fstat};
-use oci_spec::runtime::{Hook, Hooks, LinuxSeccomp, Spec};
+use oci_spec::runtime::{Hook, Hooks, Linux, LinuxSeccomp, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -31,6 +35,10 @@ pub struct Plan {
     /// None: `create` works, `start` does not (runtime.md: start).
     pub process: Option<Process>,
     pub namespaces: Namespaces,
+    /// The ids of a user namespace that is made for the container.
+    pub ids: Option<Mappings>,
+    /// What timens_offsets takes (proc(5)), for a time namespace that is made; empty: nothing.
+    pub time_offsets: String,
     pub rootfs: Rootfs,
     pub hostname: Option<String>,
     pub domainname: Option<String>,
@@ -60,6 +68,9 @@ pub struct Process {
     pub rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i32>,
+    pub terminal: bool,
+    /// The size that its terminal begins with.
+    pub console_size: Option<Size>,
 }
 
 /// One resource limit, its number as getrlimit(2) knows it.
@@ -153,7 +164,8 @@ impl Plan {
             None => serde_json::from_str("{}").context(|| "config.json: /linux")?,
         };
         let namespaces = Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?;
-        let rootfs = Rootfs::new(&bundle, &spec, &linux, &namespaces)?;
+        let ids = ids(&linux, &namespaces)?;
+        let rootfs = Rootfs::new(&bundle, &spec, &linux, &namespaces, ids.as_ref())?;
         let hooks = spec.hooks_mut().take().unwrap_or_default();
         check_hooks(&hooks)?;
         let hostname = spec.hostname().clone().filter(|name| !name.is_empty());
@@ -170,6 +182,9 @@ impl Plan {
             Some(process) => Some(Process::new(process, "config.json: /process")?),
             None => None,
         };
+        if let (Some(process), Some(ids)) = (&process, &ids) {
+            process.check_ids(ids, "config.json: /process")?;
+        }
         if let Some(profile) = linux.seccomp() {
             crate::seccomp::check(profile)?;
         }
@@ -182,13 +197,68 @@ impl Plan {
             annotations: spec.annotations().clone().unwrap_or_default(),
             bundle,
             process,
+            time_offsets: time_offsets(linux.time_offsets().as_ref(), &namespaces)?,
             namespaces,
+            ids,
             rootfs,
             hostname,
             domainname,
             hooks,
         })
     }
+}
+
+impl Plan {
+    /// Fits the plan to what the runtime may do here.
+    pub fn suit(&mut self, caller: &Caller) -> Result<()> {
+        let has_userns = self.namespaces.has(CloneFlags::CLONE_NEWUSER);
+        if !caller.may_mount && !has_userns {
+            return Err(Error::new("this user may only run containers with a user namespace")
+                .hint("corten spec --rootless writes a config.json that has one"));
+        }
+        // Whoever enters a user namespace has every capability there.
+        let permitted = if has_userns { u64::MAX } else { caller.permitted };
+        if let Some(process) = &mut self.process {
+            process.grant_what_is_there(permitted);
+        }
+        Ok(())
+    }
+}
+
+/// The mappings of a user namespace that is to be made; those of an existing one are what they are.
+fn ids(linux: &Linux, namespaces: &Namespaces) -> Result<Option<Mappings>> {
+    let ids = Mappings::new(linux.uid_mappings().as_ref(), linux.gid_mappings().as_ref(), "/linux")?;
+    match (ids, namespaces.creates(CloneFlags::CLONE_NEWUSER)) {
+        (None, true) => Err(Error::new("config.json: /linux/uidMappings: is required for a new user namespace")),
+        (Some(_), false) if !namespaces.has(CloneFlags::CLONE_NEWUSER) => {
+            Err(Error::new("config.json: /linux/uidMappings: needs a user namespace"))
+        }
+        (ids, true) => Ok(ids),
+        (_, false) => Ok(None),
+    }
+}
+
+fn time_offsets(
+    offsets: Option<&HashMap<String, oci_spec::runtime::LinuxTimeOffset>>,
+    namespaces: &Namespaces,
+) -> Result<String> {
+    let mut lines = Vec::new();
+    for (clock, offset) in offsets.into_iter().flatten() {
+        let bad = |why: &str| Err(Error::new(format!("config.json: /linux/timeOffsets/{clock}: {why}")));
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            return bad("is no clock that has an offset (monotonic, boottime)");
+        }
+        if !namespaces.creates(CLONE_NEWTIME) {
+            return bad("needs a new time namespace");
+        }
+        let nanoseconds = offset.nanosecs().unwrap_or(0);
+        if nanoseconds >= 1_000_000_000 {
+            return bad("nanosecs must be less than a second");
+        }
+        lines.push(format!("{clock} {} {nanoseconds}\n", offset.secs().unwrap_or(0)));
+    }
+    lines.sort();
+    Ok(lines.concat())
 }
 
 /// ociVersion is SemVer 2.0, and of the 1.x that exist (config.md: specification version).
@@ -245,9 +315,6 @@ fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
         ("/solaris", spec.solaris().is_some()),
         ("/vm", spec.vm().is_some()),
         ("/zos", spec.zos().is_some()),
-        ("/linux/uidMappings", linux.is_some_and(|l| l.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()))),
-        ("/linux/gidMappings", linux.is_some_and(|l| l.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()))),
-        ("/linux/timeOffsets", linux.is_some_and(|l| l.time_offsets().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/netDevices", linux.is_some_and(|l| l.net_devices().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/intelRdt", linux.is_some_and(|l| l.intel_rdt().is_some())),
         ("/linux/memoryPolicy", linux.is_some_and(|l| l.memory_policy().is_some())),
@@ -278,7 +345,6 @@ fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
 fn refuse_what_is_missing_of_process(process: &oci_spec::runtime::Process, whence: &str) -> Result<()> {
     let some = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let table = [
-        ("/terminal", process.terminal() == Some(true)),
         ("/apparmorProfile", some(process.apparmor_profile())),
         ("/selinuxLabel", some(process.selinux_label())),
         ("/ioPriority", process.io_priority().is_some()),
@@ -337,10 +403,20 @@ fn check_hooks(hooks: &Hooks) -> Result<()> {
 }
 
 impl Process {
-    /// Takes out the capabilities that the runtime cannot give.
-    pub fn grant_what_is_there(&mut self) -> Result<()> {
-        self.capabilities = self.capabilities.grantable()?;
-        Ok(())
+    /// Takes out the capabilities that the runtime, which has these, cannot give.
+    pub fn grant_what_is_there(&mut self, permitted: u64) {
+        self.capabilities = self.capabilities.grantable(permitted);
+    }
+
+    /// Every id of the process must be one of its user namespace.
+    fn check_ids(&self, ids: &Mappings, whence: &str) -> Result<()> {
+        let check = |list: &[Mapping], id: u32, field: &str| match to_outside(list, id) {
+            Some(_) => Ok(()),
+            None => Err(Error::new(format!("{whence}/user/{field}: {id} is not mapped in the user namespace"))),
+        };
+        check(&ids.uid, self.uid, "uid")?;
+        check(&ids.gid, self.gid, "gid")?;
+        self.groups.iter().try_for_each(|group| check(&ids.gid, *group, "additionalGids"))
     }
 
     /// Checks a process; `whence` begins the messages (`config.json: /process`, `process.json: `).
@@ -382,8 +458,25 @@ impl Process {
             rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default(), whence)?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj,
+            terminal: process.terminal().unwrap_or(false),
+            console_size: console_size(process, whence)?,
         })
     }
+}
+
+/// Without a terminal the size is ignored (config.md: process).
+fn console_size(process: &oci_spec::runtime::Process, whence: &str) -> Result<Option<Size>> {
+    let given = process.console_size();
+    let Some(given) = given.as_ref().filter(|_| process.terminal() == Some(true)) else {
+        return Ok(None);
+    };
+    let number = |value: u64, field: &str| {
+        u16::try_from(value)
+            .map_err(|_| Error::new(format!("{whence}/consoleSize/{field}: {value} is more than a terminal can have")))
+    };
+    let (height, width) = (number(given.height(), "height")?, number(given.width(), "width")?);
+    // A terminal of no size is one of unknown size, as without the property.
+    Ok((height != 0 || width != 0).then_some(Size { height, width }))
 }
 
 /// The environment with each name once and the last value winning; an entry without `=` is refused, for some programs
@@ -502,7 +595,8 @@ mod tests {
         refused(|c| c["process"]["rlimits"] = json!([twice, twice]), "twice");
         refused(|c| c["hooks"] = json!({"poststop": [{"path": "x"}]}), "/hooks/poststop/0/path");
         refused(|c| c["hooks"] = json!({"poststop": [{"path": "/x", "timeout": 0}]}), "timeout");
-        refused(|c| c["process"]["terminal"] = json!(true), "/process/terminal");
+        refused(|c| c["linux"]["namespaces"][0]["type"] = json!("user"), "/linux/uidMappings");
+        refused(|c| c["linux"]["timeOffsets"] = json!({"monotonic": {"secs": 1}}), "time namespace");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use crate::error::{Context, Error, Result, errno_text};
 use crate::plan::Process;
 use crate::seccomp::Filter;
+use crate::sync::{Message, Socket};
+use crate::terminal::Terminal;
 use crate::{passwd, signals, sys};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -23,6 +25,13 @@ pub struct Confinement<'a> {
     pub make_cwd: bool,
     /// Descriptors 3 and up that the caller wants to pass.
     pub preserve_fds: u32,
+    pub terminal: Option<&'a Terminal>,
+    /// `run.oci.keep_original_groups`: the caller's supplementary groups stay (crun).
+    pub keep_groups: bool,
+    /// Whether its user namespace lets nobody change his groups (user_namespaces(7)).
+    pub groups_are_fixed: bool,
+    /// Who is told of a seccomp listener before it is made.
+    pub socket: &'a Socket,
 }
 
 /// A program that is ready to be executed.
@@ -31,6 +40,7 @@ pub struct Ready {
     args: Vec<CString>,
     env: Vec<CString>,
     filter: Option<Filter>,
+    preserve_fds: u32,
 }
 
 impl Confinement<'_> {
@@ -53,17 +63,17 @@ impl Confinement<'_> {
         }
         let env = passwd::with_home(&process.env, process.uid)?;
         umask(Mode::from_bits_truncate(process.umask));
-        close_all_but(keep, self.preserve_fds)?;
-        for fd in 3..3 + self.preserve_fds as RawFd {
-            sys::clear_close_on_exec(fd);
+        if let Some(terminal) = self.terminal {
+            terminal.enter(process.uid)?;
         }
+        close_all_but(keep, self.preserve_fds)?;
         // As root first: the directory may be one that only root can reach, and the user is to be in it all the same.
         let entered = self.enter_cwd()?;
         if process.no_new_privileges {
             nix::sys::prctl::set_no_new_privs().context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
         } else if let Some(filter) = self.filter {
             // Without no_new_privs the filter needs CAP_SYS_ADMIN, which is about to go.
-            filter.load()?;
+            self.load(filter)?;
         }
         self.change_user()?;
         if !entered {
@@ -72,8 +82,20 @@ impl Confinement<'_> {
         }
         process.capabilities.apply()?;
         let path = look_up(process, &env)?;
-        let filter = self.filter.filter(|_| process.no_new_privileges).cloned();
-        Ok(Ready { path, args: process.args.clone(), env, filter })
+        let mut filter = self.filter.filter(|_| process.no_new_privileges).cloned();
+        if let Some(notifying) = filter.take_if(|filter| filter.notifies()) {
+            // As long as there is somebody who hands over the listener.
+            self.load(&notifying)?;
+        }
+        Ok(Ready { path, args: process.args.clone(), env, filter, preserve_fds: self.preserve_fds })
+    }
+
+    fn load(&self, filter: &Filter) -> Result<()> {
+        if filter.notifies() {
+            let number = sys::next_descriptor().context(|| "fcntl(F_DUPFD)")?;
+            self.socket.send(&Message::Notify(number))?;
+        }
+        filter.load()
     }
 
     /// Bounding set, groups, user. The permitted set survives the change of user so that `apply` can still choose.
@@ -87,7 +109,16 @@ impl Confinement<'_> {
         if process.uid != 0 {
             nix::sys::prctl::set_keepcaps(true).context(|| "prctl(PR_SET_KEEPCAPS)")?;
         }
-        sys::setgroups(&process.groups).context(|| format!("setgroups({:?})", process.groups))?;
+        if !self.keep_groups && !(self.groups_are_fixed && process.groups.is_empty()) {
+            sys::setgroups(&process.groups).map_err(|errno| {
+                let error = Error::from(errno).context(format!("setgroups({:?})", process.groups));
+                if self.groups_are_fixed {
+                    error.hint("the user namespace does not allow it: setgroups is deny")
+                } else {
+                    error
+                }
+            })?;
+        }
         sys::set_gid(process.gid).context(|| format!("setresgid({})", process.gid))?;
         sys::set_uid(process.uid).context(|| format!("setresuid({})", process.uid))
     }
@@ -132,6 +163,10 @@ impl Ready {
             && let Err(error) = filter.load()
         {
             return error;
+        }
+        // Not earlier, for hooks are not to have them.
+        for fd in 3..3 + self.preserve_fds as RawFd {
+            sys::clear_close_on_exec(fd);
         }
         let errno = sys::execve(&self.path, &self.args, &self.env);
         let path = self.path.to_string_lossy();

@@ -8,22 +8,28 @@
 //! mounts, for after the clone the kernel refuses them as sources. The child makes the file systems that depend on its
 //! namespaces and attaches everything in the order of the configuration.
 
+mod copy_up;
 pub mod devices;
+mod filesystem;
 pub mod masks;
 pub mod mounts;
 pub mod options;
 pub mod path;
+pub mod sources;
 
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::namespaces::Namespaces;
 use crate::sys::{self, MountAttr, mount_flags};
+use crate::userns::Mappings;
 use devices::Device;
-use mounts::Mount;
+use mounts::{Mount, Place};
+use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, Spec};
 use options::Propagation;
+use sources::Sources;
 use std::cell::RefCell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -121,7 +127,7 @@ impl<'a> Tree<'a> {
     }
 
     /// The root of the mount at a path.
-    fn mount_at(&self, path: &Path) -> Option<BorrowedFd<'_>> {
+    pub fn mount_at(&self, path: &Path) -> Option<BorrowedFd<'_>> {
         self.known(path).map(|known| known.mount.as_fd())
     }
 
@@ -130,17 +136,15 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// What the parent has opened for the child.
-pub struct Sources {
-    /// The rootfs, with its submounts, detached.
-    pub root: OwnedFd,
-    /// For each mount of the plan its source, if it is a bind from outside the rootfs.
-    pub binds: Vec<Option<OwnedFd>>,
-}
-
 impl Rootfs {
     /// Checks root, mounts, devices and paths.
-    pub fn new(bundle: &Path, spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Result<Rootfs> {
+    pub fn new(
+        bundle: &Path,
+        spec: &Spec,
+        linux: &Linux,
+        namespaces: &Namespaces,
+        ids: Option<&Mappings>,
+    ) -> Result<Rootfs> {
         let root = spec.root().as_ref().ok_or_else(|| Error::new("config.json: /root: is required"))?;
         if root.path().as_os_str().is_empty() {
             return Err(Error::new("config.json: /root/path: must not be empty"));
@@ -155,7 +159,9 @@ impl Rootfs {
             return Err(Error::new("config.json: /root/path: cannot be / in a joined mount namespace"));
         }
         let mounts = spec.mounts().as_deref().unwrap_or_default();
-        let mounts = mounts.iter().enumerate().map(|(i, mount)| Mount::new(i, mount, bundle, &path));
+        let has_userns = namespaces.has(CloneFlags::CLONE_NEWUSER);
+        let place = Place { bundle, rootfs: &path, ids, has_userns };
+        let mounts = mounts.iter().enumerate().map(|(i, mount)| Mount::new(i, mount, &place));
         let mounts = mounts.collect::<Result<Vec<_>>>()?;
         if !namespaces.has(CloneFlags::CLONE_NEWNS) {
             if !mounts.is_empty() {
@@ -204,13 +210,6 @@ impl Rootfs {
     pub fn shows_cgroups(&self) -> bool {
         self.mounts.iter().any(|mount| mount.source == mounts::Source::Cgroup)
     }
-
-    /// Opens the rootfs and the bind sources in the host's mount namespace.
-    pub fn open(&self) -> Result<Sources> {
-        let root = clone_path(&self.path, true).context(|| format!("open the rootfs {}", self.path.display()))?;
-        let binds = self.mounts.iter().map(Mount::open_source).collect::<Result<Vec<_>>>()?;
-        Ok(Sources { root, binds })
-    }
 }
 
 /// Every path must be absolute and without NUL; each is taken once.
@@ -231,16 +230,10 @@ fn absolute(paths: Option<&[String]>, pointer: &str) -> Result<Vec<PathBuf>> {
     Ok(result)
 }
 
-/// A detached copy of what is mounted at a path of the host, as this process sees it now.
-fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
-    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
-    let flags = if recursive { mount_flags::AT_RECURSIVE } else { 0 };
-    Ok(sys::open_tree_clone(AT_FDCWD, &path, flags)?)
-}
-
 /// Attaches the rootfs where it is found on the host, so that hooks that enter the mount namespace find it there.
 ///
-/// Our copy of the host's mounts is cut off first: nothing that happens here may reach the host.
+/// Our copy of the host's mounts is cut off first: nothing that happens here may reach the host. Where the container's root
+/// may not go on the host, its rootfs is attached on top of the host's root, which pivot_root does as well.
 pub fn attach(rootfs: &Rootfs, sources: &Sources) -> Result<()> {
     let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
     sys::mount_setattr_at(c"/", private).context(|| "mount_setattr(/, recursive, private)")?;
@@ -248,8 +241,11 @@ pub fn attach(rootfs: &Rootfs, sources: &Sources) -> Result<()> {
     sys::mount_setattr(sources.root.as_fd(), true, slave).context(|| "mount_setattr(rootfs, recursive, slave)")?;
     // Even if the way there has changed meanwhile: it is our own copy of the host's mounts that is changed here.
     let target = CString::new(rootfs.path.as_os_str().as_encoded_bytes())?;
-    sys::move_mount(sources.root.as_fd(), AT_FDCWD, &target)
-        .context(|| format!("attach the rootfs at {}: move_mount", rootfs.path.display()))
+    match sys::move_mount(sources.root.as_fd(), AT_FDCWD, &target) {
+        Err(Errno::EACCES) => sys::move_mount(sources.root.as_fd(), AT_FDCWD, c"/"),
+        other => other,
+    }
+    .context(|| format!("attach the rootfs at {}: move_mount", rootfs.path.display()))
 }
 
 /// Makes the rootfs the root of this mount namespace and lets go of the host's (rule R6).
@@ -258,6 +254,62 @@ pub fn pivot(root: BorrowedFd<'_>) -> Result<()> {
     nix::unistd::pivot_root(".", ".").context(|| "pivot_root(\".\", \".\")")?;
     // The host's root now lies on top of ours, where "." finds it; below, we are in our own root already.
     nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH).context(|| "unmount the host's root")
+}
+
+/// `--no-pivot`, for a root that cannot be pivoted away, such as an initramfs: our root goes on top of the host's.
+pub fn move_to_top(rootfs: &Rootfs, root: BorrowedFd<'_>) -> Result<()> {
+    let what = || "move the rootfs on top of the host's root";
+    hide_kernels_file_systems(rootfs).context(what)?;
+    nix::unistd::fchdir(root).context(|| "fchdir to the rootfs").context(what)?;
+    sys::move_mount(root, AT_FDCWD, c"/").context(|| "move_mount").context(what)?;
+    nix::unistd::chroot(".").context(|| "chroot(\".\")").context(what)?;
+    nix::unistd::chdir("/").context(|| "chdir to /").context(what)
+}
+
+/// The host's root stays below ours, so every procfs and sysfs in it that shows all is unmounted, or covered where that is
+/// not allowed: with one of them about, the kernel would let a user namespace mount another that shows all (rule R6).
+fn hide_kernels_file_systems(rootfs: &Rootfs) -> Result<()> {
+    let mounts = files::read_text(Path::new("/proc/self/mountinfo"))?;
+    let mut places = Vec::new();
+    // proc_pid_mountinfo(5): id, parent, device, root, mount point, options, optional fields, "-", type
+    for line in mounts.lines() {
+        let Some((front, back)) = line.split_once(" - ") else { continue };
+        let mut fields = front.split(' ').skip(3);
+        let is_whole = fields.next() == Some("/");
+        let place = PathBuf::from(unescape(fields.next().unwrap_or_default()));
+        let is_kernels = matches!(back.split(' ').next(), Some("proc" | "sysfs"));
+        if is_whole && is_kernels && !place.starts_with(&rootfs.path) {
+            places.push(place);
+        }
+    }
+    for place in places {
+        let what = || format!("hide the host's {}", place.display());
+        match nix::mount::umount2(&place, nix::mount::MntFlags::MNT_DETACH) {
+            Ok(()) | Err(Errno::ENOENT) => continue,
+            Err(Errno::EINVAL | Errno::EPERM | Errno::EACCES) => {}
+            Err(errno) => return Err(Error::from(errno).context("umount2").context(what())),
+        }
+        let target = CString::new(place.as_os_str().as_encoded_bytes())?;
+        let cover = masks::empty_directory().context(what)?;
+        sys::move_mount(cover.as_fd(), AT_FDCWD, &target).context(|| "move_mount").context(what)?;
+    }
+    Ok(())
+}
+
+/// mountinfo writes blanks and the like as a backslash and three octal digits.
+fn unescape(text: &str) -> String {
+    let mut parts = text.split('\\');
+    let mut plain = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        match part.split_at_checked(3).and_then(|(digits, rest)| Some((u8::from_str_radix(digits, 8).ok()?, rest))) {
+            Some((byte, rest)) => {
+                plain.push(char::from(byte));
+                plain.push_str(rest);
+            }
+            None => plain.push_str(part),
+        }
+    }
+    plain
 }
 
 /// Without a mount namespace there is nothing to pivot: only the root of the process changes.

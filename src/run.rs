@@ -2,17 +2,18 @@
 //! exit status is the program's.
 
 use crate::cli::RunArgs;
-use crate::create::{self, Launched};
+use crate::console::Console;
+use crate::create::{self, Launched, Mode};
 use crate::error::{Context, Error, Result};
-use crate::state::{Lock, Status};
+use crate::state::Lock;
 use crate::sync::Message;
-use crate::{delete, hooks, start, sys};
+use crate::{delete, start, sys};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// `corten run`; the exit status.
@@ -20,21 +21,22 @@ pub fn run(root: &Path, args: &RunArgs) -> Result<i32> {
     if !args.no_subreaper && !args.detach {
         nix::sys::prctl::set_child_subreaper(true).context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     }
-    let launched = create::launch(root, &args.create, false)?;
+    let mode = if args.detach { Mode::Detached } else { Mode::Foreground };
+    let launched = create::launch(root, &args.create, mode)?;
     let pid_file = args.create.pid_file.as_deref();
-    if let Err(error) = confirm(&launched) {
-        return Err(launched.undo(error, pid_file));
-    }
+    let console = match confirm(&launched).and_then(|()| open_console(launched.console.as_ref())) {
+        Ok(console) => console,
+        Err(error) => return Err(launched.undo(error, pid_file)),
+    };
     let Launched { container, record, pid, pidfd, .. } = launched;
-    let poststart = record.hooks.poststart().as_deref().unwrap_or_default();
-    if let Err(error) = hooks::run("poststart", poststart, &record.to_json(Status::Running, Some(pid))) {
+    if let Err(error) = start::run_poststart(&record, Some(pid)) {
         return Err(start::stop(&container, &record, error));
     }
     if args.detach {
         return Ok(0);
     }
     container.unlock();
-    let status = wait(pid, pidfd.as_fd())?;
+    let status = wait(pid, pidfd.as_fd(), console)?;
     if !args.keep {
         match container.lock(Lock::Exclusive) {
             Ok(()) => {}
@@ -58,8 +60,22 @@ fn confirm(launched: &Launched) -> Result<()> {
     }
 }
 
-/// Waits for the end of a child, passing signals on to it, and reaps whatever else becomes a child of ours.
-pub fn wait(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<i32> {
+/// The terminal of a process in the foreground, if it has one.
+pub fn open_console(way: Option<&OwnedFd>) -> Result<Option<Console>> {
+    way.map(|way| Console::start(way.as_fd())).transpose()
+}
+
+/// Waits for the end of a child, passing signals on to it and, with a terminal, bytes both ways; reaps whatever else
+/// becomes a child of ours.
+pub fn wait(pid: Pid, pidfd: BorrowedFd<'_>, mut console: Option<Console>) -> Result<i32> {
+    let status = wait_for_end(pid, pidfd, console.as_mut())?;
+    if let Some(console) = console {
+        console.finish();
+    }
+    Ok(status)
+}
+
+fn wait_for_end(pid: Pid, pidfd: BorrowedFd<'_>, mut console: Option<&mut Console>) -> Result<i32> {
     let mut forwarded = SigSet::all();
     // Signals that report an error of this very process are not to be blocked.
     for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT, Signal::SIGTRAP] {
@@ -73,18 +89,24 @@ pub fn wait(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<i32> {
     let signals = SignalFd::with_flags(&forwarded, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context(|| "receive signals: signalfd")?;
     loop {
-        let mut wanted = [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd, PollFlags::POLLIN)];
+        let mut wanted = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd, PollFlags::POLLIN)];
+        wanted.extend(console.iter().flat_map(|console| console.wanted()));
         match poll(&mut wanted, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::from(errno).context("wait for the container: poll")),
         }
         if let Some(signal) = signals.read_signal().context(|| "read a signal")? {
             let number = signal.ssi_signo as i32;
-            match number {
-                libc::SIGCHLD | libc::SIGPIPE | libc::SIGURG => {}
+            match (number, &console) {
+                (libc::SIGCHLD | libc::SIGPIPE | libc::SIGURG, _) => {}
+                // The kernel tells the container itself when its terminal changes.
+                (libc::SIGWINCH, Some(console)) => console.resize(),
                 // One that is gone gets no more signals; its status is about to be read.
                 _ => drop(sys::pidfd_send_signal(pidfd, number)),
             }
+        }
+        if let Some(console) = &mut console {
+            console.pass_on();
         }
         if let Some(status) = reap(pid)? {
             return Ok(status);

@@ -4,6 +4,7 @@
 //! load the very same one. libseccomp compiles it as a tree, which loads and runs faster than its list.
 
 mod cache;
+pub mod notify;
 mod stub;
 
 use crate::error::{Context, Error, Result};
@@ -27,6 +28,9 @@ pub struct Filter {
 const FLAG_TSYNC: u32 = 1;
 const FLAG_LOG: u32 = 2;
 const FLAG_SPEC_ALLOW: u32 = 4;
+const FLAG_NEW_LISTENER: u32 = 8;
+const FLAG_TSYNC_ESRCH: u32 = 16;
+const FLAG_WAIT_KILLABLE_RECV: u32 = 32;
 
 /// Compiles a profile, or takes the result of an earlier time.
 pub fn filter(profile: &LinuxSeccomp) -> Result<Filter> {
@@ -44,10 +48,16 @@ pub fn filter(profile: &LinuxSeccomp) -> Result<Filter> {
 }
 
 impl Filter {
-    /// Loads the filter into this process; from here on it decides what the process may ask of the kernel.
+    /// Whether loading it makes a listener.
+    pub fn notifies(&self) -> bool {
+        self.flags & FLAG_NEW_LISTENER != 0
+    }
+
+    /// Loads the filter into this process; from here on it decides what the process may ask of the kernel. The listener,
+    /// if there is one, stays open until execve.
     pub fn load(&self) -> Result<()> {
         sys::load_seccomp(self.flags, &self.program)
-            .map(drop)
+            .map(|listener| listener.map_or((), std::mem::forget))
             .context(|| format!("load the seccomp filter of {} instructions", self.program.len() / 8))
     }
 }
@@ -55,7 +65,7 @@ impl Filter {
 /// Without `flags` the mitigation of speculative store bypass is left off, as runc does; an empty list means none.
 fn flags(profile: &LinuxSeccomp) -> Result<u32> {
     let Some(list) = profile.flags() else {
-        return Ok(FLAG_SPEC_ALLOW);
+        return Ok(FLAG_SPEC_ALLOW | listener_flags(profile, 0));
     };
     let mut flags = 0;
     for flag in list {
@@ -63,6 +73,7 @@ fn flags(profile: &LinuxSeccomp) -> Result<u32> {
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync => FLAG_TSYNC,
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => FLAG_LOG,
             LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => FLAG_SPEC_ALLOW,
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if notifies(profile) => FLAG_WAIT_KILLABLE_RECV,
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
                 return Err(Error::new(
                     "config.json: /linux/seccomp/flags: WAIT_KILLABLE_RECV needs the action SCMP_ACT_NOTIFY",
@@ -70,7 +81,23 @@ fn flags(profile: &LinuxSeccomp) -> Result<u32> {
             }
         };
     }
-    Ok(flags)
+    Ok(flags | listener_flags(profile, flags))
+}
+
+/// With a listener, threads that cannot be synchronised must be told of by an errno, not by their number.
+fn listener_flags(profile: &LinuxSeccomp, flags: u32) -> u32 {
+    match notifies(profile) {
+        true if flags & FLAG_TSYNC != 0 => FLAG_NEW_LISTENER | FLAG_TSYNC_ESRCH,
+        true => FLAG_NEW_LISTENER,
+        false => 0,
+    }
+}
+
+/// Whether any action of the profile asks an agent.
+fn notifies(profile: &LinuxSeccomp) -> bool {
+    let mut actions = profile.syscalls().iter().flatten().map(LinuxSyscall::action);
+    profile.default_action() == LinuxSeccompAction::ScmpActNotify
+        || actions.any(|action| action == LinuxSeccompAction::ScmpActNotify)
 }
 
 /// The name that config.json has for a value of oci-spec.
@@ -97,16 +124,17 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>, pointer: &str) -> Resu
         Action::ScmpActTrace => ScmpAction::Trace(errno),
         Action::ScmpActLog => ScmpAction::Log,
         Action::ScmpActAllow => ScmpAction::Allow,
-        Action::ScmpActNotify => return Err(bad("SCMP_ACT_NOTIFY is not supported by this version")),
+        Action::ScmpActNotify => ScmpAction::Notify,
     })
 }
 
 /// Refuses what the kernel need not be asked for; `plan` calls this before anything is made.
 pub fn check(profile: &LinuxSeccomp) -> Result<()> {
-    if profile.listener_path().is_some() {
-        return Err(Error::new("config.json: /linux/seccomp/listenerPath: is not supported by this version"));
+    let agent = notify::Listener::new(profile);
+    if agent.is_none() && notifies(profile) {
+        return Err(Error::new("config.json: /linux/seccomp/listenerPath: is required with SCMP_ACT_NOTIFY"));
     }
-    if profile.listener_metadata().as_ref().is_some_and(|metadata| !metadata.is_empty()) {
+    if agent.is_none() && profile.listener_metadata().as_ref().is_some_and(|metadata| !metadata.is_empty()) {
         return Err(Error::new("config.json: /linux/seccomp/listenerMetadata: needs listenerPath beside it"));
     }
     flags(profile)?;
@@ -188,7 +216,7 @@ fn has_args(rule: &LinuxSyscall) -> bool {
 
 /// Whether this action lets the call happen.
 fn passes(action: ScmpAction) -> bool {
-    matches!(action, ScmpAction::Allow | ScmpAction::Log | ScmpAction::Trace(_))
+    matches!(action, ScmpAction::Allow | ScmpAction::Log | ScmpAction::Trace(_) | ScmpAction::Notify)
 }
 
 /// The program as bytes, by way of a file in memory: the crate has the direct way only where pkg-config finds 2.6.

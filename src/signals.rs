@@ -29,17 +29,7 @@ pub fn parse(text: &str) -> Result<i32> {
     }
 }
 
-/// The signals that this process ignores, as a bit mask with signal 1 in bit 0 (proc(5), SigIgn).
-///
-/// An ignored signal stays ignored over execve, so what our caller ignores would reach the container (rule R15).
-pub fn ignored() -> Result<u64> {
-    let status = crate::files::read_text(std::path::Path::new("/proc/self/status"))?;
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .ok_or_else(|| Error::new("/proc/self/status has no line SigIgn"))
-}
-
-/// Default dispositions and an empty mask, which is what a fresh process expects; `ignored` is what [`ignored`] said.
+/// Default dispositions and an empty mask, which is what a fresh process expects; `ignored` has a bit for each signal that the runtime's caller ignores.
 pub fn reset(ignored: u64) -> Result<()> {
     for number in 1..=64 {
         if ignored & 1 << (number - 1) != 0 {

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::state::{Container, Lock, ProcessStat, Record, START_SOCKET, Status};
 use crate::sync::{self, Message};
 use crate::{create, delete, hooks, log};
+use nix::unistd::Pid;
 use std::path::Path;
 
 /// `corten start ID`
@@ -45,11 +46,17 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
         return Err(create::in_init(Error::new("the program could not be executed")));
     }
     log::debug(|| format!("container {id} is running"));
+    run_poststart(&record, pid).map_err(|error| stop(&container, &record, error))
+}
+
+/// The hooks that run when the program does.
+pub fn run_poststart(record: &Record, pid: Option<Pid>) -> Result<()> {
     let poststart = record.hooks.poststart().as_deref().unwrap_or_default();
-    if let Err(error) = hooks::run("poststart", poststart, &record.to_json(Status::Running, pid)) {
-        return Err(stop(&container, &record, error));
+    if poststart.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let outputs = hooks::Outputs::open(&record.annotations)?;
+    hooks::run("poststart", poststart, &record.to_json(Status::Running, pid), &outputs)
 }
 
 /// A failing poststart hook stops the container and continues with its deletion (runtime.md: lifecycle, step 9).

@@ -15,8 +15,10 @@ use crate::cgroups::Cgroups;
 use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
 use crate::files;
+use crate::namespaces::CLONE_NEWTIME;
 use crate::plan::Plan;
 use crate::seccomp::Filter;
+use crate::seccomp::notify::Listener;
 use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat, renameat};
@@ -63,6 +65,9 @@ pub struct Record {
     pub ends_with_init: bool,
     /// Whether the container has a session keyring of its own.
     pub keyring: bool,
+    /// Who gets the seccomp listeners of further processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<Listener>,
     /// What exec takes its defaults from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
@@ -111,6 +116,8 @@ impl Record {
             CloneFlags::CLONE_NEWIPC,
             CloneFlags::CLONE_NEWUTS,
             CloneFlags::CLONE_NEWCGROUP,
+            CloneFlags::CLONE_NEWUSER,
+            CLONE_NEWTIME,
         ];
         let namespaces = namespaces.into_iter().filter(|kind| plan.namespaces.has(*kind));
         let mut hooks = Hooks::default();
@@ -129,6 +136,7 @@ impl Record {
             namespaces: namespaces.fold(CloneFlags::empty(), |all, kind| all | kind).bits(),
             ends_with_init: plan.namespaces.creates(CloneFlags::CLONE_NEWPID),
             keyring: !args.no_new_keyring,
+            listener: plan.seccomp.as_ref().and_then(Listener::new),
             process: plan.exec_defaults.clone(),
             hooks,
         }
@@ -137,6 +145,11 @@ impl Record {
     /// The namespaces that are not the runtime's.
     pub fn namespaces(&self) -> CloneFlags {
         CloneFlags::from_bits_retain(self.namespaces)
+    }
+
+    /// Whether the caller's supplementary groups stay with the container's processes (an annotation of crun's).
+    pub fn keeps_groups(&self) -> bool {
+        self.annotations.get("run.oci.keep_original_groups").is_some_and(|value| value == "1")
     }
 
     /// The state as hooks get it on stdin (runtime.md: state).

@@ -2,10 +2,16 @@
 //!
 //! ```text
 //! parent                                   container init
+//!    <-------------------------- INIT pid ---- [only with an existing user namespace and a new PID namespace] who stays
+//!    ADOPTED -------------------------------> its pid is on disk
+//!    <--------------------------- UNSHARED ---- [only with time offsets] the time namespace is there, nobody in it
+//!    MAPPED --------------------------------> [only with a new user namespace or time offsets] ids and offsets are set
 //!    GO ------------------------------------> the pid is on disk: enter the cgroups, finish the mounts
 //!    <----------------------------- HOOKS ---- [only if there are any] the mounts are there
 //!    HOOKS DONE ----------------------------> prestart and createRuntime have run
 //!    <------------------------- INIT pid ---- [only with an existing PID namespace] the one that stays
+//!    ADOPTED -------------------------------> its pid is on disk
+//!    <------------------------- NOTIFY fd ---- [only with a seccomp listener] the descriptor is about to be there
 //!    <----------------------------- READY ---- everything is done but the filter and execve
 //!    PROCEED -------------------------------> create: the container is created, wait for `start`; else: execve
 //!    <--------------------------- (EOF) ----- execve has succeeded, or init waits for `start`
@@ -30,11 +36,16 @@ const MAX_TEXT: usize = 16 * 1024;
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
+    Unshared,
+    Mapped,
     Go,
     Hooks,
     HooksDone,
     /// The pid of the process that became init, as its parent sees it.
     Init(i32),
+    Adopted,
+    /// The number of the descriptor that the seccomp listener will have in the sender.
+    Notify(i32),
     Ready,
     Proceed,
     Start,
@@ -54,6 +65,10 @@ pub fn pair() -> Result<(Socket, Socket)> {
 impl Message {
     fn kind(&self) -> u8 {
         match self {
+            Message::Unshared => b'u',
+            Message::Mapped => b'm',
+            Message::Adopted => b'a',
+            Message::Notify(_) => b'n',
             Message::Go => b'g',
             Message::Hooks => b'h',
             Message::HooksDone => b'd',
@@ -80,7 +95,7 @@ impl Socket {
                 bytes.truncate(MAX_TEXT);
                 bytes
             }
-            Message::Init(pid) => pid.to_le_bytes().to_vec(),
+            Message::Init(number) | Message::Notify(number) => number.to_le_bytes().to_vec(),
             _ => Vec::new(),
         };
         sys::send(self.0.as_fd(), [&[message.kind()], &payload]).context(|| format!("send {message:?}"))
@@ -101,6 +116,9 @@ impl Socket {
             return Ok(None);
         };
         let message = match kind {
+            b'u' => Message::Unshared,
+            b'm' => Message::Mapped,
+            b'a' => Message::Adopted,
             b'g' => Message::Go,
             b'h' => Message::Hooks,
             b'd' => Message::HooksDone,
@@ -108,9 +126,10 @@ impl Socket {
             b'p' => Message::Proceed,
             b's' => Message::Start,
             b'e' => Message::Error(Error::from_bytes(payload)),
-            b'i' => match payload.try_into().map(i32::from_le_bytes) {
-                Ok(pid) => Message::Init(pid),
-                Err(_) => return Err(Error::new("a pid of wrong size came over the sync socket")),
+            b'i' | b'n' => match (kind, payload.try_into().map(i32::from_le_bytes)) {
+                (b'i', Ok(pid)) => Message::Init(pid),
+                (_, Ok(fd)) => Message::Notify(fd),
+                (_, Err(_)) => return Err(Error::new("a number of wrong size came over the sync socket")),
             },
             _ => {
                 return Err(Error::new(format!("an unknown message {kind} came over the sync socket")));
@@ -211,7 +230,7 @@ mod tests {
     fn messages_arrive_as_they_were_sent() {
         let (here, there) = pair().unwrap();
         let error = Error::from(Errno::EPERM).context("x");
-        for message in [Message::Go, Message::Init(7), Message::Ready, Message::Error(error)] {
+        for message in [Message::Go, Message::Init(7), Message::Notify(9), Message::Ready, Message::Error(error)] {
             here.send(&message).unwrap();
             assert_eq!(there.receive().unwrap(), Some(message));
         }

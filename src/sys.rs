@@ -7,6 +7,10 @@
 
 #[cfg(not(test))]
 mod alloc;
+mod passing;
+pub mod tty;
+
+pub use passing::{receive_fd, send_with_fd, take_fd};
 
 use crate::error::{Error, Result};
 use nix::errno::Errno;
@@ -62,6 +66,22 @@ extern "C" fn main(argc: libc::c_int, argv: *const *const libc::c_char) -> libc:
 pub fn ignore_sigpipe() {
     // SAFETY: SIG_IGN is no function of ours.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// stdin, stdout or stderr, which `files::ensure_stdio` keeps open.
+pub const fn stdio(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: nothing in this program closes 0-2; what replaces one of them does so in one step.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// The number that the next descriptor of this process will have: the lowest that is free.
+pub fn next_descriptor() -> SysResult<RawFd> {
+    // SAFETY: the copy is closed again at once, and nobody else knows of it.
+    unsafe {
+        let copy = Errno::result(libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 0))?;
+        libc::close(copy);
+        Ok(copy)
+    }
 }
 
 /// Takes over a descriptor that nix has returned as a number.
@@ -187,6 +207,8 @@ pub mod mount_flags {
     pub const MOUNT_ATTR_STRICTATIME: u64 = 0x20;
     /// nodiratime
     pub const MOUNT_ATTR_NODIRATIME: u64 = 0x80;
+    /// The ids are those that the user namespace of `userns_fd` maps.
+    pub const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
     /// nosymfollow (Linux 5.14)
     pub const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
 }
@@ -277,6 +299,25 @@ impl FsContext {
         self.config(1, Some(key), Some(value))
     }
 
+    /// `fsconfig(FSCONFIG_SET_FD, key, fd)`
+    pub fn set_fd(&self, key: &CStr, fd: BorrowedFd<'_>) -> SysResult<()> {
+        let arguments = [fd_arg(self.0.as_fd()), 5, key.as_ptr() as u64, 0, fd_arg(fd), 0];
+        // SAFETY: the key outlives the call; this command takes no value but the descriptor.
+        unsafe { call(libc::SYS_fsconfig, arguments).map(drop) }
+    }
+
+    /// `fspick(mount, "", FSPICK_CLOEXEC | FSPICK_NO_AUTOMOUNT | FSPICK_EMPTY_PATH)`: the file system that is mounted.
+    pub fn pick(mount: BorrowedFd<'_>) -> SysResult<FsContext> {
+        const FLAGS: u64 = 0x1 | 0x4 | 0x8;
+        // SAFETY: an empty C string that outlives the call.
+        own(unsafe { call(libc::SYS_fspick, [fd_arg(mount), c"".as_ptr() as u64, FLAGS, 0, 0, 0]) }).map(FsContext)
+    }
+
+    /// `fsconfig(FSCONFIG_CMD_RECONFIGURE)`
+    pub fn reconfigure(&self) -> SysResult<()> {
+        self.config(7, None, None)
+    }
+
     /// `fsconfig(FSCONFIG_CMD_CREATE)`, then `fsmount(FSMOUNT_CLOEXEC, attributes)`: a detached mount.
     pub fn mount(&self, attributes: u64) -> SysResult<OwnedFd> {
         self.config(6, None, None)?;
@@ -353,17 +394,6 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> SysResult<()>
     ];
     // SAFETY: version 3 takes a header and two data structs of three u32, which `data` is.
     unsafe { call(libc::SYS_capset, [&raw const header as u64, data.as_ptr() as u64, 0, 0, 0, 0]).map(drop) }
-}
-
-/// `capget(2)`: effective, permitted and inheritable set of the calling thread.
-pub fn capget() -> SysResult<(u64, u64, u64)> {
-    let header: [u32; 2] = [0x2008_0522, 0];
-    let mut data = [0u32; 6];
-    // SAFETY: as for capset; the kernel writes two structs of three u32 into `data`.
-    unsafe { call(libc::SYS_capget, [header.as_ptr() as u64, data.as_mut_ptr() as u64, 0, 0, 0, 0])? };
-    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-    let [effective, permitted, inheritable, effective_high, permitted_high, inheritable_high] = data;
-    Ok((join(effective, effective_high), join(permitted, permitted_high), join(inheritable, inheritable_high)))
 }
 
 /// `prctl(PR_CAPBSET_DROP, capability)`; EINVAL for a capability that the kernel does not know.

@@ -43,6 +43,11 @@ pub struct Cpu {
 }
 
 impl Resources {
+    /// Whether there is any limit, apart from devices.
+    pub fn limit_anything(&self) -> bool {
+        *self != Resources { devices: self.devices.clone(), ..Resources::default() }
+    }
+
     /// Checks the values.
     pub fn new(resources: Option<&LinuxResources>) -> Result<Resources> {
         let Some(given) = resources else {

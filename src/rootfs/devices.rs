@@ -2,11 +2,15 @@
 
 use super::{Tree, path};
 use crate::error::{Context, Error, Result};
+use crate::sys::{self, FsContext, mount_flags};
+use crate::userns::{Mapping, Mappings, to_outside};
 use nix::errno::Errno;
-use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknodat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, major, makedev, minor, mknodat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// A node to make.
@@ -95,45 +99,162 @@ pub fn plan(devices: &[LinuxDevice], own_dev: bool) -> Result<Vec<Device>> {
     Ok(result)
 }
 
-/// Makes the nodes; the caller's umask must be 0.
-pub fn make(tree: &Tree<'_>, devices: &[Device]) -> Result<()> {
+/// Devices for a container that cannot make nodes: each is a mount of a node that the parent has made or found.
+pub struct Nodes {
+    /// A tmpfs of the host's with the nodes, named by their position in the list; detached.
+    made: Option<OwnedFd>,
+    /// Detached mounts of the host's own nodes, where even the parent could not make them.
+    found: Vec<Option<OwnedFd>>,
+}
+
+impl Nodes {
+    /// Every descriptor in it.
+    pub fn into_descriptors(self) -> impl Iterator<Item = OwnedFd> {
+        self.made.into_iter().chain(self.found.into_iter().flatten())
+    }
+}
+
+/// Prepares the nodes in the host's mount namespace. With the right to make nodes they are made with the mode and owner
+/// of the configuration, on a tmpfs that nobody else sees; without, the host's are taken, as they are.
+pub fn prepare(devices: &[Device], ids: Option<&Mappings>) -> Result<Nodes> {
+    let directory = node_directory().context(|| "prepare the devices")?;
+    for (position, device) in devices.iter().enumerate().filter(|(_, device)| device.kind != SFlag::S_IFIFO) {
+        match make_outside(directory.as_fd(), position, device, ids) {
+            Err(error) if error.errno() == Some(Errno::EPERM) => return find_all(devices),
+            other => other.context(|| format!("prepare device {}", device.path.display()))?,
+        }
+    }
+    Ok(Nodes { made: Some(directory), found: Vec::new() })
+}
+
+fn find_all(devices: &[Device]) -> Result<Nodes> {
+    let mut found = Vec::with_capacity(devices.len());
     for device in devices {
-        make_in_tree(tree, device).context(|| format!("make device {}", device.path.display()))?;
+        found.push(match device.kind {
+            SFlag::S_IFIFO => None,
+            _ => Some(find_outside(device).context(|| format!("prepare device {}", device.path.display()))?),
+        });
+    }
+    Ok(Nodes { made: None, found })
+}
+
+fn node_directory() -> Result<OwnedFd> {
+    let context = FsContext::open(c"tmpfs").context(|| "fsopen(tmpfs)")?;
+    context.set_string(c"mode", c"755").context(|| "fsconfig(mode=755)")?;
+    context.mount(mount_flags::MOUNT_ATTR_NOSUID | mount_flags::MOUNT_ATTR_NOEXEC).context(|| "fsmount(tmpfs)")
+}
+
+fn make_outside(directory: BorrowedFd<'_>, position: usize, device: &Device, ids: Option<&Mappings>) -> Result<()> {
+    let name = position.to_string();
+    let mode = Mode::from_bits_truncate(device.mode);
+    let number = makedev(device.major, device.minor);
+    mknodat(directory, name.as_str(), device.kind, mode, number).context(|| "mknodat")?;
+    // The parent's umask may have taken something away.
+    fchmodat(directory, name.as_str(), mode, FchmodatFlags::FollowSymlink).context(|| "fchmodat")?;
+    let outside = |list: fn(&Mappings) -> &[Mapping], id| match ids {
+        Some(ids) => to_outside(list(ids), id),
+        None => Some(id),
+    };
+    let uid = outside(|ids| &ids.uid, device.uid).map(Uid::from_raw);
+    let gid = outside(|ids| &ids.gid, device.gid).map(Gid::from_raw);
+    fchownat(directory, name.as_str(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).context(|| "fchownat")
+}
+
+/// The host's node of the same name, which must be this device.
+fn find_outside(device: &Device) -> Result<OwnedFd> {
+    let path = CString::new(device.path.as_os_str().as_encoded_bytes())?;
+    let node = sys::open_tree_clone(AT_FDCWD, &path, 0)
+        .map_err(|errno| Error::from(errno).context("open_tree(clone) of the host's").hint("it cannot be made here"))?;
+    let stat = fstat(&node).context(|| "fstat")?;
+    match is_device(&stat, device) {
+        true => Ok(node),
+        false => Err(Error::new("the host's file of this name is another device, and none can be made here")),
+    }
+}
+
+fn is_device(stat: &FileStat, device: &Device) -> bool {
+    stat.st_mode & SFlag::S_IFMT.bits() == device.kind.bits()
+        && (device.kind == SFlag::S_IFIFO || (major(stat.st_rdev), minor(stat.st_rdev)) == (device.major, device.minor))
+}
+
+/// Makes the nodes, or mounts those that were prepared; the caller's umask must be 0.
+pub fn make(tree: &Tree<'_>, devices: &[Device], nodes: Option<&Nodes>) -> Result<()> {
+    if let Some(made) = nodes.and_then(|nodes| nodes.made.as_ref()) {
+        // Only what is mounted can be copied: it goes on top of the host's root, which is about to go.
+        sys::move_mount(made.as_fd(), AT_FDCWD, c"/").context(|| "attach the prepared devices: move_mount")?;
+    }
+    for (position, device) in devices.iter().enumerate() {
+        make_in_tree(tree, position, device, nodes).context(|| format!("make device {}", device.path.display()))?;
     }
     Ok(())
 }
 
-fn make_in_tree(tree: &Tree<'_>, device: &Device) -> Result<()> {
+fn make_in_tree(tree: &Tree<'_>, position: usize, device: &Device, nodes: Option<&Nodes>) -> Result<()> {
     let name = device.path.file_name().map(PathBuf::from).unwrap_or_default();
     // Nearly all of them lie in /dev, and that is a mount of ours.
     let parent = device.path.parent().unwrap_or(Path::new("/"));
-    match tree.mount_at(parent) {
-        Some(directory) => make_one(directory, &name, device),
-        None => make_one(path::parent_of(tree.root, &device.path)?.0.as_fd(), &name, device),
+    let opened;
+    let directory = match tree.mount_at(parent) {
+        Some(directory) => directory,
+        None => {
+            opened = path::parent_of(tree.root, &device.path)?.0;
+            opened.as_fd()
+        }
+    };
+    match nodes.filter(|_| device.kind != SFlag::S_IFIFO) {
+        Some(nodes) => mount_one(tree, directory, &name, (position, device), nodes),
+        None => make_one(directory, &name, device),
+    }
+}
+
+/// Mounts a prepared node on a new empty file.
+fn mount_one(
+    tree: &Tree<'_>,
+    directory: BorrowedFd<'_>,
+    name: &Path,
+    (position, device): (usize, &Device),
+    nodes: &Nodes,
+) -> Result<()> {
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_WRONLY;
+    match openat(directory, name, flags, Mode::from_bits_truncate(0o600)) {
+        Ok(_) => {}
+        Err(Errno::EEXIST) => return check_existing(directory, name, device),
+        Err(errno) => return Err(Error::from(errno).context("make the file to mount it on")),
+    }
+    let node = match (&nodes.made, nodes.found.get(position)) {
+        (Some(made), _) => {
+            let name = CString::new(position.to_string())?;
+            sys::open_tree_clone(made.as_fd(), &name, mount_flags::AT_SYMLINK_NOFOLLOW)
+                .context(|| "open_tree(clone)")?
+        }
+        (None, Some(Some(found))) => found.try_clone().context(|| "dup")?,
+        _ => return Err(Error::new("its node was not prepared")),
+    };
+    let name = CString::new(name.as_os_str().as_encoded_bytes())?;
+    sys::move_mount(node.as_fd(), directory, &name).context(|| "move_mount")?;
+    tree.done(node);
+    Ok(())
+}
+
+/// A file that is there already must be this device (config-linux.md: devices).
+fn check_existing(directory: BorrowedFd<'_>, name: &Path, device: &Device) -> Result<()> {
+    let stat = path::stat_at(directory, name).context(|| "fstatat")?;
+    match is_device(&stat, device) {
+        true => Ok(()),
+        false => Err(Error::from(Errno::EEXIST).hint("and it is not this device")),
     }
 }
 
 fn make_one(directory: BorrowedFd<'_>, name: &Path, device: &Device) -> Result<()> {
-    let is_fifo = device.kind == SFlag::S_IFIFO;
-    let number = if is_fifo { 0 } else { makedev(device.major, device.minor) };
+    let number = if device.kind == SFlag::S_IFIFO { 0 } else { makedev(device.major, device.minor) };
     match mknodat(directory, name, device.kind, Mode::from_bits_truncate(device.mode), number) {
         Ok(()) => {}
-        Err(Errno::EEXIST) => {
-            // A file that is there already must be this device (config-linux.md: devices).
-            let stat = path::stat_at(directory, name).context(|| "fstatat")?;
-            let same = stat.st_mode & SFlag::S_IFMT.bits() == device.kind.bits()
-                && (is_fifo || (major(stat.st_rdev), minor(stat.st_rdev)) == (device.major, device.minor));
-            if !same {
-                return Err(Error::from(Errno::EEXIST).hint("and it is not this device"));
-            }
-            return Ok(());
-        }
+        Err(Errno::EEXIST) => return check_existing(directory, name, device),
         Err(errno) => return Err(Error::from(errno).context("mknodat")),
     }
     if device.uid != 0 || device.gid != 0 {
-        let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
         let (uid, gid) = (Some(Uid::from_raw(device.uid)), Some(Gid::from_raw(device.gid)));
-        fchownat(directory, name, uid, gid, flags).context(|| "fchownat")?;
+        fchownat(directory, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).context(|| "fchownat")?;
     }
     Ok(())
 }

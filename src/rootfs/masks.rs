@@ -98,7 +98,7 @@ impl Empty<'_> {
     fn put_on(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
         let mount = match &mut self.mount {
             Some(mount) => mount,
-            none => none.insert(empty_directory(self.tree)?),
+            none => none.insert(empty_directory()?),
         };
         let mut cover = Cover { tree: self.tree, mount: mount.as_fd(), is_attached: self.is_attached, spare: None };
         let moved = cover.put_on(directory, name)?;
@@ -108,7 +108,7 @@ impl Empty<'_> {
 }
 
 /// A tmpfs without room for anything.
-fn empty_directory(tree: &Tree<'_>) -> Result<OwnedFd> {
+pub fn empty_directory() -> Result<OwnedFd> {
     let context = FsContext::open(c"tmpfs").context(|| "fsopen(tmpfs)")?;
     for (key, value) in [(c"nr_blocks", c"1"), (c"nr_inodes", c"1"), (c"mode", c"755")] {
         context.set_string(key, value).context(|| format!("fsconfig({key:?})"))?;
@@ -117,9 +117,7 @@ fn empty_directory(tree: &Tree<'_>) -> Result<OwnedFd> {
         | mount_flags::MOUNT_ATTR_NOSUID
         | mount_flags::MOUNT_ATTR_NODEV
         | mount_flags::MOUNT_ATTR_NOEXEC;
-    let mount = context.mount(read_only).context(|| "fsmount(tmpfs)")?;
-    tree.done(context.into_fd());
-    Ok(mount)
+    context.mount(read_only).context(|| "fsmount(tmpfs)")
 }
 
 /// Makes each path, with what is mounted below it, read-only.

@@ -1,17 +1,21 @@
 //! `mounts`: each entry becomes a detached mount with all its attributes, and only then is attached.
 
+use super::filesystem::{self, FileSystem};
 use super::options::Options;
 use super::path::{self, Kind};
-use super::{Rootfs, Sources, Tree, clone_path};
+use super::sources::{Opened, Sources};
+use super::{Rootfs, Tree, copy_up};
 use crate::cgroups;
 use crate::error::{Context, Error, Result};
-use crate::sys::{self, FsContext, MountAttr};
+use crate::sys::mount_flags::{MOUNT_ATTR_IDMAP, MOUNT_ATTR_RDONLY};
+use crate::sys::{self, MountAttr};
+use crate::userns::Mappings;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// One entry of `mounts`.
@@ -23,6 +27,7 @@ pub struct Mount {
     pub destination: PathBuf,
     pub source: Source,
     pub options: Options,
+    pub idmap: Option<Idmap>,
 }
 
 /// What is mounted.
@@ -36,6 +41,16 @@ pub enum Source {
     FileSystem { fstype: CString, source: CString },
     /// The container's cgroups.
     Cgroup,
+    /// What is mounted at the destination already.
+    Remount,
+}
+
+/// Which ids a mount shows for which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idmap {
+    pub recursive: bool,
+    /// None: those of the container's user namespace.
+    pub mappings: Option<Mappings>,
 }
 
 /// Files of procfs that lxcfs replaces by views of the container; nothing else is mounted below /proc (rule R5).
@@ -54,23 +69,9 @@ const PROC_FILES: [&str; 10] = [
 
 impl Mount {
     /// Checks one entry.
-    pub fn new(index: usize, mount: &oci_spec::runtime::Mount, bundle: &Path, rootfs: &Path) -> Result<Mount> {
+    pub fn new(index: usize, mount: &oci_spec::runtime::Mount, place: &Place<'_>) -> Result<Mount> {
         let bad = |field: &str, why: &str| Error::new(format!("config.json: /mounts/{index}{field}: {why}"));
-        if mount.destination().as_os_str().is_empty() {
-            return Err(bad("/destination", "must not be empty"));
-        }
-        let destination = path::clean(mount.destination());
-        if destination == Path::new("/") {
-            return Err(bad("/destination", "cannot be the root itself"));
-        }
-        if destination.as_os_str().as_encoded_bytes().contains(&0) {
-            return Err(bad("/destination", "contains a NUL character"));
-        }
-        for (mappings, field) in [(mount.uid_mappings(), "/uidMappings"), (mount.gid_mappings(), "/gidMappings")] {
-            if mappings.as_ref().is_some_and(|mappings| !mappings.is_empty()) {
-                return Err(bad(field, "id-mapped mounts are not supported by this version"));
-            }
-        }
+        let destination = destination(mount).map_err(|why| bad("/destination", why))?;
         let list = mount.options().as_deref().unwrap_or_default();
         let mut options = Options::parse(list).map_err(|why| bad("/options", &why))?;
         let fstype = mount.typ().as_deref().unwrap_or_default();
@@ -79,14 +80,19 @@ impl Mount {
         }
         let text = |text: &str, field| CString::new(text).map_err(|_| bad(field, "contains a NUL character"));
         let given = mount.source().as_deref().unwrap_or(Path::new(""));
-        let source = if options.bind.is_some() {
+        let source = if options.remount {
+            Source::Remount
+        } else if options.bind.is_some() {
             if given.as_os_str().is_empty() {
                 return Err(bad("/source", "a bind mount needs a source"));
             }
-            let absolute = path::clean(&bundle.join(given));
-            match absolute.strip_prefix(rootfs) {
+            if given.as_os_str().as_encoded_bytes().contains(&0) {
+                return Err(bad("/source", "contains a NUL character"));
+            }
+            let absolute = path::clean(&place.bundle.join(given));
+            match absolute.strip_prefix(place.rootfs) {
                 Ok(below) => Source::BindInRoot(Path::new("/").join(below)),
-                Err(_) => Source::Bind(bundle.join(given)),
+                Err(_) => Source::Bind(place.bundle.join(given)),
             }
         } else {
             match fstype {
@@ -98,12 +104,19 @@ impl Mount {
                 },
             }
         };
-        let proc = source == Source::FileSystem { fstype: c"proc".to_owned(), source: c"proc".to_owned() }
-            || matches!(&source, Source::FileSystem { fstype, .. } if fstype.as_c_str() == c"proc");
-        if destination.starts_with("/proc") && !proc && !is_proc_file(&destination) {
+        let idmap = idmap(index, mount, &options, place)?;
+        if idmap.is_some() && matches!(source, Source::Cgroup | Source::Remount) {
+            return Err(bad("/options", "this mount cannot be id-mapped"));
+        }
+        if options.copy_up && !matches!(&source, Source::FileSystem { fstype, .. } if fstype.as_c_str() == c"tmpfs") {
+            return Err(bad("/options", "tmpcopyup is for a tmpfs"));
+        }
+        let mount = Mount { index, destination, source, options, idmap };
+        let may_be_there = mount.is_type(c"proc") || mount.source == Source::Remount;
+        if mount.destination.starts_with("/proc") && !may_be_there && !is_proc_file(&mount.destination) {
             return Err(bad("/destination", "nothing may be mounted on or below /proc but proc itself"));
         }
-        Ok(Mount { index, destination, source, options })
+        Ok(mount)
     }
 
     /// Whether it shows a part of another file tree.
@@ -111,28 +124,26 @@ impl Mount {
         matches!(self.source, Source::Bind(_) | Source::BindInRoot(_))
     }
 
-    fn is_type(&self, name: &std::ffi::CStr) -> bool {
+    /// Whether it is of a file system of this type.
+    pub fn is_type(&self, name: &std::ffi::CStr) -> bool {
         matches!(&self.source, Source::FileSystem { fstype, .. } if fstype.as_c_str() == name)
     }
 
-    /// Opens the source of a bind mount in the host's namespace, detached.
-    pub fn open_source(&self) -> Result<Option<OwnedFd>> {
-        match &self.source {
-            Source::Bind(path) => clone_path(path, self.options.bind == Some(true))
-                .context(|| format!("open_tree(clone) {}", path.display()))
-                .context(|| self.to_string())
-                .map(Some),
-            _ => Ok(None),
-        }
-    }
-
     /// Makes the detached mount, if the parent has not opened it.
-    fn make(&self, tree: &Tree<'_>) -> Result<OwnedFd> {
+    fn make(&self, tree: &Tree<'_>, sources: &Sources) -> Result<OwnedFd> {
         let root = tree.root;
         match &self.source {
             Source::FileSystem { fstype, source } => {
-                let mode = if self.is_type(c"tmpfs") { self.mode_of_target(root)? } else { None };
-                self.make_file_system(tree, fstype, source, mode)
+                let made = self.make_file_system(tree, fstype, source);
+                match (made, &sources.sys) {
+                    // A network namespace that belongs to somebody else shows its devices to him only.
+                    (Err(error), Some(sys)) if self.is_type(c"sysfs") && error.errno() == Some(Errno::EPERM) => {
+                        let copy = sys.try_clone().context(|| "dup")?;
+                        sys::mount_setattr(copy.as_fd(), true, self.options.attr).context(|| "mount_setattr")?;
+                        Ok(copy)
+                    }
+                    (made, _) => made,
+                }
             }
             Source::BindInRoot(path) => {
                 let source = path::open_in_root(root, path, OFlag::O_PATH)
@@ -140,7 +151,37 @@ impl Mount {
                 path::clone_at(source.as_fd(), self.options.bind == Some(true))
                     .context(|| format!("open_tree(clone) {} in the rootfs", path.display()))
             }
-            Source::Bind(_) | Source::Cgroup => Err(Error::new("its source was not opened")),
+            Source::Bind(_) | Source::Cgroup | Source::Remount => Err(Error::new("its source was not opened")),
+        }
+    }
+
+    fn make_file_system(&self, tree: &Tree<'_>, fstype: &CString, source: &CString) -> Result<OwnedFd> {
+        let is_tmpfs = self.is_type(c"tmpfs");
+        let mut data = std::borrow::Cow::from(&self.options.data);
+        if is_tmpfs && let Some(mode) = self.mode_of_target(tree.root)? {
+            data.to_mut().push(("mode".to_string(), Some(format!("{mode:o}"))));
+        }
+        // What is to be copied must be written first.
+        let later = if self.options.copy_up { MOUNT_ATTR_RDONLY } else { 0 };
+        let attributes = self.options.attr.set & !later;
+        let mount = FileSystem { fstype, source, data: &data, attributes }.mount(tree)?;
+        if self.options.copy_up {
+            self.copy_up(tree.root, mount.as_fd())?;
+        }
+        let left = MountAttr { set: self.options.attr.set & later, ..MountAttr::default() };
+        if left.set != 0 {
+            sys::mount_setattr(mount.as_fd(), false, left).context(|| "mount_setattr")?;
+        }
+        Ok(mount)
+    }
+
+    fn copy_up(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<()> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NONBLOCK;
+        match path::open_in_root(root, &self.destination, flags) {
+            Ok(from) => copy_up::copy(from, mount),
+            // Nothing is hidden, so there is nothing to copy.
+            Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(Error::from(errno).context("open the directory to copy: openat2")),
         }
     }
 
@@ -157,48 +198,15 @@ impl Mount {
         }
     }
 
-    fn make_file_system(
-        &self,
-        tree: &Tree<'_>,
-        fstype: &CString,
-        source: &CString,
-        mode: Option<u32>,
-    ) -> Result<OwnedFd> {
-        let name = fstype.to_string_lossy();
-        let context = FsContext::open(fstype).map_err(|errno| {
-            let error = Error::from(errno).context(format!("fsopen({name})"));
-            if errno == Errno::ENODEV { error.hint("the kernel does not have this file system") } else { error }
-        })?;
-        let explain = |errno: Errno, call: String| {
-            let error = Error::from(errno).context(call);
-            match context.message() {
-                Some(message) => error.hint(message),
-                None => error,
-            }
-        };
-        if !source.is_empty() {
-            context
-                .set_string(c"source", source)
-                .map_err(|errno| explain(errno, format!("fsconfig(source={source:?})")))?;
-        }
-        for (key, value) in &self.options.data {
-            let c_key = CString::new(key.as_str())?;
-            match value {
-                Some(value) => context.set_string(&c_key, &CString::new(value.as_str())?),
-                None => context.set_flag(&c_key),
-            }
-            .map_err(|errno| match value {
-                Some(value) => explain(errno, format!("fsconfig({key}={value})")),
-                None => explain(errno, format!("fsconfig({key})")),
-            })?;
-        }
-        if let Some(mode) = mode {
-            let mode = CString::new(format!("{mode:o}"))?;
-            context.set_string(c"mode", &mode).map_err(|errno| explain(errno, format!("fsconfig(mode={mode:?})")))?;
-        }
-        let mount = context.mount(self.options.attr.set).map_err(|errno| explain(errno, "fsmount".to_string()))?;
-        tree.done(context.into_fd());
-        Ok(mount)
+    /// Translates the ids of a mount that is still detached.
+    pub fn set_idmap(&self, mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> Result<()> {
+        let recursive = self.idmap.as_ref().is_some_and(|idmap| idmap.recursive);
+        let userns_fd = userns.as_raw_fd() as u64;
+        let attr = MountAttr { set: MOUNT_ATTR_IDMAP, userns_fd, ..MountAttr::default() };
+        sys::mount_setattr(mount, recursive, attr).map_err(|errno| {
+            let error = Error::from(errno).context("mount_setattr(idmap)");
+            if errno == Errno::EINVAL { error.hint("its file system may not support id-mapped mounts") } else { error }
+        })
     }
 
     /// Attributes and propagation of a mount that is still detached. A fresh file system has its attributes already.
@@ -232,10 +240,17 @@ impl Mount {
 
     /// Attaches the mount, making its target if that is missing.
     fn attach(&self, tree: &mut Tree<'_>, mount: BorrowedFd<'_>) -> Result<()> {
+        if self.options.destination_nofollow {
+            let (directory, name) = path::parent_of(tree.root, &self.destination)?;
+            tree.forget();
+            return sys::move_mount(mount, directory.as_fd(), &CString::new(name.as_os_str().as_encoded_bytes())?)
+                .context(|| "move_mount");
+        }
+        let mode = self.options.make_mode.unwrap_or(0o755);
         if let Some((directory, name)) = tree.spot(&self.destination) {
             let mut attached = sys::move_mount(mount, directory, &name);
             if attached == Err(Errno::ENOENT) && path::kind_of(mount)? == Kind::Directory {
-                let made = mkdirat(directory, name.as_c_str(), Mode::from_bits_truncate(0o755));
+                let made = mkdirat(directory, name.as_c_str(), Mode::from_bits_truncate(mode));
                 // A dangling link exists for mkdir, and not for a look-up.
                 attached = made.and_then(|()| sys::move_mount(mount, directory, &name));
             }
@@ -260,6 +275,14 @@ impl Mount {
         Ok(())
     }
 
+    fn make_target(&self, root: BorrowedFd<'_>, kind: Kind) -> Result<OwnedFd> {
+        let target = path::make(root, &self.destination, kind)?;
+        if let Some(mode) = self.options.make_mode {
+            path::set_mode(target.as_fd(), mode)?;
+        }
+        Ok(target)
+    }
+
     /// Opens the target, making it if it is missing, and tells whether it was reached without following a link.
     fn open_target(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<(OwnedFd, bool)> {
         // Most targets are reached without a link, and then the path says where they are.
@@ -270,7 +293,7 @@ impl Mount {
             Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) if self.is_kernels() => {
                 return Err(Error::from(errno).hint("the target must be a directory and no symlink"));
             }
-            Err(Errno::ENOENT) => path::make(root, &self.destination, path::kind_of(mount)?)?,
+            Err(Errno::ENOENT) => self.make_target(root, path::kind_of(mount)?)?,
             Err(Errno::ELOOP) => path::open_or_make(root, &self.destination, || path::kind_of(mount))?,
             Err(errno) => return Err(Error::from(errno).context("openat2")),
         };
@@ -284,6 +307,53 @@ impl Mount {
     }
 }
 
+/// The place in the container: absolute, clean, and not the root itself.
+fn destination(mount: &oci_spec::runtime::Mount) -> std::result::Result<PathBuf, &'static str> {
+    let given = mount.destination().as_os_str();
+    let destination = path::clean(mount.destination());
+    match () {
+        () if given.is_empty() => Err("must not be empty"),
+        () if destination == Path::new("/") => Err("cannot be the root itself"),
+        () if given.as_encoded_bytes().contains(&0) => Err("contains a NUL character"),
+        () => Ok(destination),
+    }
+}
+
+/// Where the bundle and the rootfs are, and what the container's user namespace maps, if one is made.
+pub struct Place<'a> {
+    pub bundle: &'a Path,
+    pub rootfs: &'a Path,
+    pub ids: Option<&'a Mappings>,
+    pub has_userns: bool,
+}
+
+/// Mappings of the mount itself, or those in its option, or the container's (config.md: mounts, `idmap`).
+fn idmap(
+    index: usize,
+    mount: &oci_spec::runtime::Mount,
+    options: &Options,
+    place: &Place<'_>,
+) -> Result<Option<Idmap>> {
+    let pointer = format!("/mounts/{index}");
+    let own = Mappings::new(mount.uid_mappings().as_ref(), mount.gid_mappings().as_ref(), &pointer)?;
+    let recursive = options.idmap.as_ref().is_some_and(|idmap| idmap.recursive);
+    let given = options.idmap.as_ref().and_then(|idmap| idmap.mappings.as_deref());
+    let mappings =
+        match (own, given) {
+            (Some(own), _) => Some(own),
+            (None, Some(text)) => Some(Mappings::parse(text, place.ids).ok_or_else(|| {
+                Error::new(format!("config.json: {pointer}/options: {text:?} is no list of mappings"))
+            })?),
+            (None, None) if options.idmap.is_none() => return Ok(None),
+            (None, None) if place.has_userns => None,
+            (None, None) => {
+                let why = "idmap needs uidMappings and gidMappings, or a user namespace";
+                return Err(Error::new(format!("config.json: {pointer}/options: {why}")));
+            }
+        };
+    Ok(Some(Idmap { recursive, mappings }))
+}
+
 fn is_proc_file(destination: &Path) -> bool {
     PROC_FILES.iter().any(|file| destination == Path::new(file))
 }
@@ -295,6 +365,7 @@ impl std::fmt::Display for Mount {
             Source::BindInRoot(path) => format!("{} of the rootfs", path.display()),
             Source::FileSystem { fstype, .. } => fstype.to_string_lossy().into_owned(),
             Source::Cgroup => "cgroup".to_string(),
+            Source::Remount => "what is mounted".to_string(),
         };
         write!(f, "mount {source:?} at {} (/mounts/{})", self.destination.display(), self.index)
     }
@@ -313,7 +384,7 @@ pub fn attach_cgroups(tree: &mut Tree<'_>, rootfs: &Rootfs, sources: &Sources, c
     };
     for (position, mount) in rootfs.mounts.iter().enumerate().skip(first) {
         match mount.source {
-            Source::Cgroup => attach_cgroup(tree, mount, cgroup).context(|| mount.to_string())?,
+            Source::Cgroup => attach_cgroup(tree, mount, cgroup, sources).context(|| mount.to_string())?,
             _ => attach_range(tree, rootfs, sources, position..position + 1)?,
         }
     }
@@ -321,20 +392,33 @@ pub fn attach_cgroups(tree: &mut Tree<'_>, rootfs: &Rootfs, sources: &Sources, c
 }
 
 fn attach_range(tree: &mut Tree<'_>, rootfs: &Rootfs, sources: &Sources, range: std::ops::Range<usize>) -> Result<()> {
-    for (mount, opened) in rootfs.mounts.iter().zip(&sources.binds).skip(range.start).take(range.len()) {
-        attach_one(tree, mount, opened.as_ref()).context(|| mount.to_string())?;
+    for (position, mount) in rootfs.mounts.iter().enumerate().skip(range.start).take(range.len()) {
+        attach_one(tree, mount, position, sources).context(|| mount.to_string())?;
     }
     Ok(())
 }
 
-fn attach_one(tree: &mut Tree<'_>, mount: &Mount, opened: Option<&OwnedFd>) -> Result<()> {
-    let made = match opened {
-        Some(_) => None,
-        None => Some(mount.make(tree)?),
+fn attach_one(tree: &mut Tree<'_>, mount: &Mount, position: usize, sources: &Sources) -> Result<()> {
+    if mount.source == Source::Remount {
+        let target = path::open_in_root(tree.root, &mount.destination, OFlag::O_PATH).context(|| "openat2")?;
+        return filesystem::remount(target.as_fd(), &mount.options);
+    }
+    let made = match sources.binds.get(position) {
+        Some(Opened::Missing) => return Ok(()),
+        Some(Opened::Link(target)) => return make_link(tree, &mount.destination, target),
+        Some(Opened::Mount(_)) => None,
+        Some(Opened::Nothing) | None => Some(mount.make(tree, sources)?),
+    };
+    let opened = match sources.binds.get(position) {
+        Some(Opened::Mount(opened)) => Some(opened),
+        _ => None,
     };
     let Some(detached) = opened.or(made.as_ref()).map(AsFd::as_fd) else {
         return Ok(());
     };
+    if let (Some(made), Some((_, userns))) = (&made, sources.idmaps.iter().find(|(of, _)| *of == position)) {
+        mount.set_idmap(made.as_fd(), userns.as_fd())?;
+    }
     mount.set_attributes(detached, mount.is_bind())?;
     mount.attach(tree, detached)?;
     // An unbindable mount cannot be moved, so this comes last.
@@ -352,21 +436,40 @@ fn attach_one(tree: &mut Tree<'_>, mount: &Mount, opened: Option<&OwnedFd>) -> R
     Ok(())
 }
 
+/// `copy-symlink`: what is a link on the host is the same link in the container.
+fn make_link(tree: &Tree<'_>, destination: &Path, target: &Path) -> Result<()> {
+    let (directory, name) = path::parent_of(tree.root, destination)?;
+    match nix::unistd::symlinkat(target, &directory, &name) {
+        Err(Errno::EEXIST) => match nix::fcntl::readlinkat(&directory, &name) {
+            Ok(there) if Path::new(&there) == target => Ok(()),
+            _ => Err(Error::from(Errno::EEXIST).context("symlinkat")),
+        },
+        other => other.context(|| "symlinkat"),
+    }
+}
+
 /// v2: the hierarchy itself, which a cgroup namespace shows from the container's cgroup down. v1: a tmpfs with each
 /// hierarchy's directory of the container bound into it.
-fn attach_cgroup(tree: &mut Tree<'_>, mount: &Mount, view: &cgroups::View) -> Result<()> {
+fn attach_cgroup(tree: &mut Tree<'_>, mount: &Mount, view: &cgroups::View, sources: &Sources) -> Result<()> {
     let attributes = mount.options.attr;
     let made = match view {
         cgroups::View::Unified => {
-            let context = FsContext::open(c"cgroup2").context(|| "fsopen(cgroup2)")?;
-            context.set_string(c"source", c"cgroup").context(|| "fsconfig(source=cgroup)")?;
-            context.mount(attributes.set).context(|| "fsmount(cgroup2)")?
+            let (fstype, source, data) = (c"cgroup2", c"cgroup", &[]);
+            let mounted = FileSystem { fstype, source, data, attributes: attributes.set }.mount(tree);
+            match (mounted, &sources.cgroup) {
+                // Without a cgroup namespace of its own a user namespace may only be shown what is there.
+                (Err(error), Some(own)) if matches!(error.errno(), Some(Errno::EPERM | Errno::EBUSY)) => {
+                    let attributes = MountAttr { propagation: libc::MS_PRIVATE, ..attributes };
+                    sys::mount_setattr(own.as_fd(), true, attributes).context(|| "mount_setattr(recursive)")?;
+                    own.try_clone().context(|| "dup")?
+                }
+                (mounted, _) => mounted?,
+            }
         }
         cgroups::View::Legacy(_) => {
-            let context = FsContext::open(c"tmpfs").context(|| "fsopen(tmpfs)")?;
-            context.set_string(c"source", c"cgroup").context(|| "fsconfig(source=cgroup)")?;
-            context.set_string(c"mode", c"755").context(|| "fsconfig(mode=755)")?;
-            context.mount(attributes.set & !sys::mount_flags::MOUNT_ATTR_RDONLY).context(|| "fsmount(tmpfs)")?
+            let data = &[("mode".to_string(), Some("755".to_string()))];
+            let attributes = attributes.set & !MOUNT_ATTR_RDONLY;
+            FileSystem { fstype: c"tmpfs", source: c"cgroup", data, attributes }.mount(tree)?
         }
     };
     mount.attach(tree, made.as_fd())?;

@@ -37,6 +37,21 @@ impl Propagation {
 pub struct Options {
     /// None: not a bind mount. Some(true): with the submounts.
     pub bind: Option<bool>,
+    /// What is mounted there already is changed.
+    pub remount: bool,
+    /// `idmap` or, with the submounts, `ridmap`: ids are translated.
+    pub idmap: Option<Idmap>,
+    /// A tmpfs begins with what it hides.
+    pub copy_up: bool,
+    /// A source that is a symlink becomes a symlink, and nothing is mounted (crun).
+    pub copy_symlink: bool,
+    /// A symlink at the end of the source, or of the destination, is meant itself (crun).
+    pub source_nofollow: bool,
+    pub destination_nofollow: bool,
+    /// A source that is missing is no error: mount(8).
+    pub may_fail: bool,
+    /// The mode of a destination that has to be made: `X-mount.mkdir` of mount(8).
+    pub make_mode: Option<u32>,
     /// Attributes of this mount.
     pub attr: MountAttr,
     /// Attributes of this mount and all its submounts (`rro`, ...).
@@ -45,6 +60,14 @@ pub struct Options {
     pub propagation: Vec<Propagation>,
     /// Flags of the superblock and options of the file system: a key with or without a value.
     pub data: Vec<(String, Option<String>)>,
+}
+
+/// How ids are translated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idmap {
+    pub recursive: bool,
+    /// `idmap=uids=0-1000-10;gids=...` (crun): the mappings in the option itself.
+    pub mappings: Option<String>,
 }
 
 /// An attribute option: its name without `r`, the bits to set and those to clear.
@@ -73,13 +96,45 @@ const ATTRIBUTES: &[(&str, u64, u64)] = &[
 /// Superblock flags that the file system context knows by these names.
 const SUPERBLOCK: &[&str] = &["sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"];
 
-/// Names that have a meaning to mount(8) only, or none any more.
-const IGNORED: &[&str] = &["defaults", "silent", "loud", "iversion", "noiversion", "remount", ""];
+/// Names that have a meaning to mount(8) only, which is who is to mount when, or none any more.
+const IGNORED: &[&str] = &[
+    "",
+    "_netdev",
+    "auto",
+    "defaults",
+    "group",
+    "iversion",
+    "loud",
+    "noauto",
+    "nogroup",
+    "noiversion",
+    "noowner",
+    "nouser",
+    "nousers",
+    "owner",
+    "silent",
+    "user",
+    "users",
+];
+
+/// crun's recursive forms of superblock flags, which no mount call can set below a mount.
+const IGNORED_RECURSIVE: &[&str] = &["rsync", "rasync", "rdirsync", "rmand", "rnomand"];
 
 fn apply(attr: &mut MountAttr, (_, set, clear): &(&str, u64, u64)) {
     // A later option undoes an earlier one, so `ro,rw` is rw.
     attr.set = attr.set & !clear | set;
     attr.clear = attr.clear & !set | clear;
+}
+
+/// The mode behind `X-mount.mkdir`, in octal; none: the usual one.
+fn make_mode(option: &str) -> Result<Option<u32>, String> {
+    match option.split_once('=') {
+        None => Ok(None),
+        Some((_, mode)) => match u32::from_str_radix(mode, 8) {
+            Ok(mode) if mode <= 0o7777 => Ok(Some(mode)),
+            _ => Err(format!("option {option:?} has no octal mode")),
+        },
+    }
 }
 
 impl Options {
@@ -91,11 +146,22 @@ impl Options {
             match option {
                 "bind" => options.bind = options.bind.or(Some(false)),
                 "rbind" => options.bind = Some(true),
-                "idmap" | "ridmap" | "tmpcopyup" | "copy-symlink" => {
-                    return Err(format!("option {option:?} is not supported by this version"));
-                }
+                "remount" => options.remount = true,
+                "tmpcopyup" => options.copy_up = true,
+                "copy-symlink" => options.copy_symlink = true,
+                "src-nofollow" => options.source_nofollow = true,
+                "dest-nofollow" => options.destination_nofollow = true,
+                "nofail" => options.may_fail = true,
                 option if option.contains('\0') => return Err("an option contains a NUL character".to_string()),
-                option if IGNORED.contains(&option) || option.starts_with("x-") || option.starts_with("X-") => {}
+                option if option.split('=').next() == Some("idmap") || option.split('=').next() == Some("ridmap") => {
+                    let mappings = option.split_once('=').map(|(_, text)| text.to_string());
+                    options.idmap = Some(Idmap { recursive: option.starts_with('r'), mappings });
+                }
+                option if option == "X-mount.mkdir" || option.starts_with("X-mount.mkdir=") => {
+                    options.make_mode = make_mode(option)?;
+                }
+                option if IGNORED.contains(&option) || IGNORED_RECURSIVE.contains(&option) => {}
+                option if ["x-", "X-", "comment="].iter().any(|prefix| option.starts_with(prefix)) => {}
                 option if SUPERBLOCK.contains(&option) => options.data.push((option.to_string(), None)),
                 option => {
                     if let Some(attribute) = find(option) {

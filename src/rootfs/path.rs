@@ -4,7 +4,7 @@ use crate::error::{Context, Error, Result};
 use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fstat, mkdirat};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -121,6 +121,20 @@ fn deepest_ancestor(root: BorrowedFd<'_>, path: &Path) -> Result<(OwnedFd, PathB
         }
     }
     Err(Error::from(Errno::ENOENT))
+}
+
+/// Changes the mode of what an O_PATH descriptor is of: `fchmodat2(fd, "", mode, AT_EMPTY_PATH)` without that call, which
+/// came with Linux 6.6.
+pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    nix::sys::stat::fchmodat(
+        nix::fcntl::AT_FDCWD,
+        path.as_str(),
+        Mode::from_bits_truncate(mode),
+        FchmodatFlags::FollowSymlink,
+    )
+    .context(|| format!("fchmodat({mode:o})"))
 }
 
 /// Whether a descriptor is of a directory.

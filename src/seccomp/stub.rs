@@ -71,6 +71,7 @@ fn verdict(action: ScmpAction) -> u32 {
         ScmpAction::Errno(errno) => libc::SECCOMP_RET_ERRNO | errno as u32 & 0xffff,
         ScmpAction::Trace(value) => libc::SECCOMP_RET_TRACE | u32::from(value),
         ScmpAction::Log => libc::SECCOMP_RET_LOG,
+        ScmpAction::Notify => libc::SECCOMP_RET_USER_NOTIF,
         _ => libc::SECCOMP_RET_ALLOW,
     }
 }

@@ -1,0 +1,65 @@
+//! What this process has been given by its caller: asked of the kernel once, in one read.
+
+use crate::error::{Context, Error, Result};
+use crate::files;
+use nix::errno::Errno;
+use std::path::Path;
+
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// The runtime's own privileges and signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// The signals that this process ignores, signal 1 in bit 0. An ignored signal stays ignored over execve, so what our
+    /// caller ignores would reach the container (rule R15).
+    pub ignored_signals: u64,
+    /// Its permitted capabilities, one bit each.
+    pub permitted: u64,
+    /// Whether it may mount in its own mount namespace: without CAP_SYS_ADMIN a container needs a user namespace.
+    pub may_mount: bool,
+    /// Whether it is in another user namespace than the first: then there are things that even root cannot do, such as
+    /// making device nodes.
+    pub is_nested: bool,
+}
+
+impl Caller {
+    /// Reads /proc/self/status (proc(5)) and the name of the user namespace.
+    pub fn look() -> Result<Caller> {
+        let path = "/proc/self/status";
+        let status = files::read_text(Path::new(path))?;
+        let mask = |name: &str| {
+            let value = status.lines().find_map(|line| line.strip_prefix(name)).and_then(|rest| rest.strip_prefix(':'));
+            value
+                .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+                .ok_or_else(|| Error::new(format!("{path} has no line {name}")))
+        };
+        let user = "/proc/self/ns/user";
+        // The number of the first user namespace is fixed: PROC_USER_INIT_INO of linux/proc_ns.h.
+        let namespace = nix::fcntl::readlink(user).context(|| format!("readlink {user}"))?;
+        Ok(Caller {
+            ignored_signals: mask("SigIgn")?,
+            permitted: mask("CapPrm")?,
+            may_mount: mask("CapEff")? & CAP_SYS_ADMIN != 0,
+            is_nested: namespace != "user:[4026531837]",
+        })
+    }
+}
+
+impl Caller {
+    /// Whether this error of making a cgroup is one that a user without rights there has to live with.
+    pub fn may_do_without_cgroup(&self, error: &Error) -> bool {
+        let refused = matches!(error.errno(), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS));
+        refused && (self.is_nested || !self.may_mount)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_answers() {
+        let caller = Caller::look().unwrap();
+        assert_eq!(caller.ignored_signals & 1 << (libc::SIGKILL - 1), 0);
+    }
+}

@@ -1,0 +1,153 @@
+//! What is opened before anything is mounted: the rootfs, bind sources and devices, as detached mounts of the host.
+//!
+//! The parent does it before the clone, for after it the kernel refuses them as sources. Only a runtime without the right to
+//! mount leaves it to its child, which has that right in its own copy of the host's mounts, and does it there before
+//! anything else.
+
+use super::devices::{self, Nodes};
+use super::mounts::{Mount, Source};
+use super::{Rootfs, masks};
+use crate::error::{Context, Error, Result};
+use crate::sys::{self, mount_flags};
+use crate::userns::{self, Mappings};
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What has been opened.
+pub struct Sources {
+    /// The rootfs, with its submounts, detached.
+    pub root: OwnedFd,
+    /// For each mount of the plan.
+    pub binds: Vec<Opened>,
+    /// User namespaces of id-mapped file systems that the child mounts, by the position of the mount.
+    pub idmaps: Vec<(usize, OwnedFd)>,
+    /// Where the child cannot make device nodes.
+    pub nodes: Option<Nodes>,
+    /// The null device, if anything is masked.
+    pub null: Option<OwnedFd>,
+    /// The host's /sys and the container's cgroup, for a child that may not mount these file systems.
+    pub sys: Option<OwnedFd>,
+    pub cgroup: Option<OwnedFd>,
+}
+
+/// The source of one mount.
+pub enum Opened {
+    /// There is none to open.
+    Nothing,
+    /// A detached mount.
+    Mount(OwnedFd),
+    /// `copy-symlink`: it is a link with this target.
+    Link(PathBuf),
+    /// `nofail`: it does not exist.
+    Missing,
+}
+
+/// What the container may not do by itself.
+pub struct Restrictions<'a> {
+    /// The ids of its user namespace, if it has one.
+    pub ids: Option<&'a Mappings>,
+    /// An existing user namespace.
+    pub userns: Option<BorrowedFd<'a>>,
+    /// Whether it can make device nodes.
+    pub makes_nodes: bool,
+    /// Whether it may have to be shown the host's /sys, and its cgroup.
+    pub shows_sys: bool,
+    pub shows_cgroup: Option<&'a Path>,
+}
+
+impl Sources {
+    /// Opens everything as this process sees it now.
+    pub fn open(rootfs: &Rootfs, restrictions: &Restrictions<'_>) -> Result<Sources> {
+        let root = clone_path(&rootfs.path, true).context(|| format!("open the rootfs {}", rootfs.path.display()))?;
+        let mut opened = Sources {
+            root,
+            binds: Vec::with_capacity(rootfs.mounts.len()),
+            idmaps: Vec::new(),
+            nodes: None,
+            null: None,
+            sys: None,
+            cgroup: None,
+        };
+        for (position, mount) in rootfs.mounts.iter().enumerate() {
+            opened.open_mount(position, mount, restrictions).context(|| mount.to_string())?;
+        }
+        if !restrictions.makes_nodes {
+            opened.nodes = Some(devices::prepare(&rootfs.devices, restrictions.ids)?);
+        }
+        if !rootfs.masked.is_empty() {
+            opened.null = Some(masks::open_null()?);
+        }
+        if restrictions.shows_sys && rootfs.mounts.iter().any(|mount| mount.is_type(c"sysfs")) {
+            opened.sys = Some(clone_path(Path::new("/sys"), true).context(|| "open_tree(clone) /sys")?);
+        }
+        if let Some(path) = restrictions.shows_cgroup.filter(|_| rootfs.shows_cgroups()) {
+            opened.cgroup = Some(clone_path(path, true).context(|| format!("open_tree(clone) {}", path.display()))?);
+        }
+        Ok(opened)
+    }
+
+    fn open_mount(&mut self, position: usize, mount: &Mount, restrictions: &Restrictions<'_>) -> Result<()> {
+        let source = open_bind(mount)?;
+        if let Some(idmap) = &mount.idmap {
+            let userns = match (&idmap.mappings, restrictions.userns, restrictions.ids) {
+                (Some(mappings), ..) => userns::namespace(mappings)?,
+                (None, Some(userns), _) => userns.try_clone_to_owned().context(|| "dup")?,
+                (None, None, Some(ids)) => userns::namespace(ids)?,
+                (None, None, None) => return Err(Error::new("there are no mappings for its ids")),
+            };
+            match &source {
+                Opened::Mount(tree) => mount.set_idmap(tree.as_fd(), userns.as_fd())?,
+                _ => self.idmaps.push((position, userns)),
+            }
+        }
+        self.binds.push(source);
+        Ok(())
+    }
+
+    /// Every descriptor in it.
+    pub fn into_descriptors(self) -> impl Iterator<Item = OwnedFd> {
+        let binds = self.binds.into_iter().filter_map(|source| match source {
+            Opened::Mount(fd) => Some(fd),
+            _ => None,
+        });
+        let nodes = self.nodes.into_iter().flat_map(Nodes::into_descriptors);
+        let others = [self.null, self.sys, self.cgroup].into_iter().flatten();
+        std::iter::once(self.root)
+            .chain(binds)
+            .chain(self.idmaps.into_iter().map(|(_, fd)| fd))
+            .chain(nodes)
+            .chain(others)
+    }
+}
+
+/// Opens the source of a bind mount from outside the rootfs, detached.
+fn open_bind(mount: &Mount) -> Result<Opened> {
+    let Source::Bind(path) = &mount.source else {
+        return Ok(Opened::Nothing);
+    };
+    let options = &mount.options;
+    if options.copy_symlink
+        && let Ok(target) = nix::fcntl::readlink(path)
+    {
+        return Ok(Opened::Link(PathBuf::from(target)));
+    }
+    let c_path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let mut flags = if options.bind == Some(true) { mount_flags::AT_RECURSIVE } else { 0 };
+    if options.source_nofollow {
+        flags |= mount_flags::AT_SYMLINK_NOFOLLOW;
+    }
+    match sys::open_tree_clone(AT_FDCWD, &c_path, flags) {
+        Err(Errno::ENOENT) if options.may_fail => Ok(Opened::Missing),
+        other => other.map(Opened::Mount).context(|| format!("open_tree(clone) {}", path.display())),
+    }
+}
+
+/// A detached copy of what is mounted at a path of the host, as this process sees it now.
+fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let flags = if recursive { mount_flags::AT_RECURSIVE } else { 0 };
+    Ok(sys::open_tree_clone(AT_FDCWD, &path, flags)?)
+}
