@@ -67,6 +67,9 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
     plan.suit(&caller)?;
     let terminal = plan.process.as_ref().is_some_and(|process| process.terminal);
     let way = Way::open(terminal, mode != Mode::Foreground, args.console_socket.as_deref())?;
+    if let (Some(process), Some(size)) = (&mut plan.process, way.as_ref().and_then(|way| way.size)) {
+        process.console_size = Some(size);
+    }
     let (console, theirs) = way.map_or((None, None), |way| (way.ours, Some(way.theirs)));
     let root = Root::make(root)?;
     let layout = Layout::detect()?;

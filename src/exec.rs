@@ -55,6 +55,9 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
     let has_userns = record.namespaces().contains(CloneFlags::CLONE_NEWUSER);
     process.grant_what_is_there(if has_userns { u64::MAX } else { caller.permitted });
     let way = Way::open(process.terminal, args.detach, args.console_socket.as_deref())?;
+    if let Some(size) = way.as_ref().and_then(|way| way.size) {
+        process.console_size = Some(size);
+    }
     let (ours, theirs) = way.map_or((None, None), |way| (way.ours, Some(way.theirs)));
     let stopped = || Error::new("cannot exec in a stopped container");
     let init = init.ok_or_else(stopped)?;

@@ -150,6 +150,8 @@ pub struct Way {
     pub theirs: OwnedFd,
     /// In the foreground: where it arrives here.
     pub ours: Option<OwnedFd>,
+    /// In the foreground: the size of the user's own terminal, if he has one.
+    pub size: Option<Size>,
 }
 
 impl Way {
@@ -161,14 +163,20 @@ impl Way {
             }
             (true, true, Some(socket)) => {
                 let theirs = connect_to(socket).context(|| "use the console socket")?;
-                Ok(Some(Way { theirs, ours: None }))
+                Ok(Some(Way { theirs, ours: None, size: None }))
             }
             (_, _, Some(_)) => Err(Error::new("cannot use console socket if corten will not detach or allocate tty")),
             (true, false, None) => {
                 let (ours, theirs) = crate::sync::pair()?;
-                Ok(Some(Way { theirs: theirs.into_fd(), ours: Some(ours.into_fd()) }))
+                Ok(Some(Way { theirs: theirs.into_fd(), ours: Some(ours.into_fd()), size: size_here() }))
             }
             (false, _, None) => Ok(None),
         }
     }
+}
+
+/// The size of the first terminal among stdin, stdout and stderr.
+fn size_here() -> Option<Size> {
+    let sizes = (0..3).filter_map(|number| tty::window_size(sys::stdio(number)).ok());
+    sizes.map(|size| Size { height: size.ws_row, width: size.ws_col }).next()
 }

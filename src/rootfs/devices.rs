@@ -10,7 +10,7 @@ use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, majo
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// A node to make.
@@ -179,12 +179,19 @@ fn is_device(stat: &FileStat, device: &Device) -> bool {
 
 /// Makes the nodes, or mounts those that were prepared; the caller's umask must be 0.
 pub fn make(tree: &Tree<'_>, devices: &[Device], nodes: Option<&Nodes>) -> Result<()> {
-    if let Some(made) = nodes.and_then(|nodes| nodes.made.as_ref()) {
-        // Only what is mounted can be copied: it goes on top of the host's root, which is about to go.
-        sys::move_mount(made.as_fd(), AT_FDCWD, c"/").context(|| "attach the prepared devices: move_mount")?;
+    let prepared = nodes.and_then(|nodes| nodes.made.as_ref());
+    if let Some(prepared) = prepared {
+        // Only what is mounted can be copied, so for this moment it is on top of the host's root.
+        sys::move_mount(prepared.as_fd(), AT_FDCWD, c"/").context(|| "attach the prepared devices: move_mount")?;
     }
     for (position, device) in devices.iter().enumerate() {
         make_in_tree(tree, position, device, nodes).context(|| format!("make device {}", device.path.display()))?;
+    }
+    if let Some(prepared) = prepared {
+        // By the descriptor, for it must be this mount: `rootfs::pivot` takes away only what then lies on top.
+        let path = format!("/proc/self/fd/{}", prepared.as_raw_fd());
+        nix::mount::umount2(path.as_str(), nix::mount::MntFlags::MNT_DETACH)
+            .context(|| "unmount the prepared devices")?;
     }
     Ok(())
 }
