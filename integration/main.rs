@@ -34,10 +34,12 @@ mod lifecycle;
 mod masks;
 mod mounts;
 mod namespaces;
+mod notify;
 mod process;
 mod recovery;
 mod runtime;
 mod seccomp;
+mod terminal;
 mod tidy;
 
 /// The table of tests: one module for each topic.
@@ -49,6 +51,8 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("seccomp", seccomp::TESTS),
+    ("notify", notify::TESTS),
+    ("terminal", terminal::TESTS),
     ("masks", masks::TESTS),
     ("hooks", hooks::TESTS),
     ("docker_like", docker_like::TESTS),

@@ -47,10 +47,6 @@ impl Console {
             .context(|| "recvmsg")
             .context(what)?
             .ok_or_else(|| crate::error::Error::new("none came").context(what()))?;
-        // The user's terminal makes a carriage return of each newline, and one is enough.
-        let mut attributes = tcgetattr(&master).context(|| "tcgetattr").context(what)?;
-        attributes.output_flags.remove(OutputFlags::ONLCR);
-        tcsetattr(&master, SetArg::TCSANOW, &attributes).context(|| "tcsetattr").context(what)?;
         let host = Host::find()?;
         let console = Console {
             master,

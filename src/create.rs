@@ -12,7 +12,7 @@ use crate::seccomp::{self, Filter};
 use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Record, Root, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
-use crate::terminal::{Way, connect_to};
+use crate::terminal::{Destination, Way, connect_to};
 use crate::{delete, files, hooks, log, pidfile, userns};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -144,7 +144,7 @@ struct Launch<'a> {
 }
 
 impl<'a> Launch<'a> {
-    fn run(&mut self, entrance: Entrance, console: Option<OwnedFd>) -> Result<Socket> {
+    fn run(&mut self, entrance: Entrance, console: Option<Destination>) -> Result<Socket> {
         let (plan, cgroups) = (self.plan, &self.record.cgroups);
         let cgroup = entrance.into;
         let pidfd_socket = self.args.pidfd_socket.as_deref().map(connect_to).transpose()?;
@@ -207,7 +207,7 @@ impl<'a> Launch<'a> {
     }
 
     /// What the child needs is opened before the clone and inherited (rule R2: it cannot be opened after).
-    fn prepare(&self, socket: Socket, console: Option<OwnedFd>, tasks: Vec<OwnedFd>) -> Result<Init<'a>> {
+    fn prepare(&self, socket: Socket, console: Option<Destination>, tasks: Vec<OwnedFd>) -> Result<Init<'a>> {
         let (plan, cgroups) = (self.plan, &self.record.cgroups);
         let filter = plan.seccomp.as_ref().map(seccomp::filter).transpose()?;
         let start = match self.mode {

@@ -21,7 +21,7 @@ use crate::seccomp::Filter;
 use crate::state::{Container, InitProcess, Lock, Record, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
-use crate::terminal::{Terminal, Way, connect_to};
+use crate::terminal::{Destination, Terminal, Way, connect_to};
 use crate::{cgroups, create, files, log, pidfile, run, userns};
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
@@ -235,7 +235,7 @@ struct Exec<'a> {
 
 impl Exec<'_> {
     /// Everything up to the process that executes its program.
-    fn run(&mut self, joined: Joined, console: Option<OwnedFd>) -> Result<()> {
+    fn run(&mut self, joined: Joined, console: Option<Destination>) -> Result<()> {
         let (args, record) = (self.args, self.record);
         let pidfd_socket = args.pidfd_socket.as_deref().map(connect_to).transpose()?;
         let filter = self.container.read_filter()?;
@@ -328,7 +328,7 @@ struct Child<'a> {
     exec: &'a Exec<'a>,
     joined: Joined,
     socket: Socket,
-    console: Option<OwnedFd>,
+    console: Option<Destination>,
     tasks: Vec<OwnedFd>,
     filter: Option<Filter>,
     keyring: Option<CString>,
@@ -421,12 +421,12 @@ impl Child<'_> {
     }
 
     /// From the devpts that the container has at this moment.
-    fn make_terminal(&self, console: &OwnedFd) -> Result<Terminal> {
+    fn make_terminal(&self, console: &Destination) -> Result<Terminal> {
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let root = files::open(Path::new("/"), directory).context(|| "open the container's root")?;
         let dev_pts = open_in_root(root.as_fd(), Path::new("/dev/pts"), directory)
             .context(|| "open /dev/pts of the container")?;
-        Terminal::make(dev_pts.as_fd(), self.exec.process.console_size, console.as_fd())
+        Terminal::make(dev_pts.as_fd(), self.exec.process.console_size, console)
     }
 }
 

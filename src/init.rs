@@ -16,7 +16,7 @@ use crate::seccomp::Filter;
 use crate::state::{Container, Record, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
-use crate::terminal::{self, Terminal};
+use crate::terminal::{self, Destination, Terminal};
 use crate::userns::{self, Mappings};
 use crate::{files, hooks, process, sysctl};
 use nix::sched::{CloneFlags, unshare};
@@ -44,7 +44,7 @@ pub struct Init<'a> {
     /// None: the parent may not open them.
     pub sources: Option<Sources>,
     /// Where the master of the terminal goes.
-    pub console: Option<OwnedFd>,
+    pub console: Option<Destination>,
     pub outputs: hooks::Outputs,
     /// v1: the `tasks` files of the container's cgroups.
     pub tasks: Vec<OwnedFd>,
@@ -73,7 +73,7 @@ impl Init<'_> {
     pub fn into_descriptors(self) -> Vec<OwnedFd> {
         let mut fds = vec![self.socket.into_fd()];
         fds.extend(self.sources.into_iter().flat_map(Sources::into_descriptors));
-        fds.extend(self.start.into_iter().chain(self.console).chain(self.tasks));
+        fds.extend(self.start.into_iter().chain(self.console.map(|console| console.socket)).chain(self.tasks));
         fds.extend(self.existing.into_iter().map(|namespace| namespace.fd));
         if let Some(View::Legacy(shown)) = self.view {
             fds.extend(shown.into_iter().map(|shown| shown.tree));
@@ -231,7 +231,7 @@ impl Init<'_> {
             return Ok(None);
         };
         let dev_pts = terminal::open_dev_pts(tree)?;
-        let terminal = Terminal::make(dev_pts.as_fd(), process.console_size, console.as_fd())?;
+        let terminal = Terminal::make(dev_pts.as_fd(), process.console_size, console)?;
         if self.plan.rootfs.pivot {
             terminal.attach_as_console(tree, self.plan.rootfs.own_dev)?;
         }

@@ -13,6 +13,7 @@ use nix::pty::Winsize;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nix::sys::statfs::{FsType, fstatfs};
+use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 use nix::unistd::{Uid, fchown};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -34,11 +35,11 @@ pub struct Size {
 
 impl Terminal {
     /// Makes a pair in the devpts of a root file system and sends its master to `console`, named as programs name it.
-    pub fn make(dev_pts: BorrowedFd<'_>, size: Option<Size>, console: BorrowedFd<'_>) -> Result<Terminal> {
+    pub fn make(dev_pts: BorrowedFd<'_>, size: Option<Size>, console: &Destination) -> Result<Terminal> {
         Self::make_unnamed(dev_pts, size, console).context(|| "make the terminal")
     }
 
-    fn make_unnamed(dev_pts: BorrowedFd<'_>, size: Option<Size>, console: BorrowedFd<'_>) -> Result<Terminal> {
+    fn make_unnamed(dev_pts: BorrowedFd<'_>, size: Option<Size>, console: &Destination) -> Result<Terminal> {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let master = openat(dev_pts, "ptmx", flags, Mode::empty()).context(|| "open ptmx")?;
         // Whatever is mounted there: this must be the kernel's (rule R3, CVE-2025-52565).
@@ -56,8 +57,15 @@ impl Terminal {
             let size = Winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
             tty::set_window_size(master.as_fd(), &size).context(|| "ioctl(TIOCSWINSZ)")?;
         }
+        if console.is_foreground {
+            // The user's own terminal makes a carriage return of each newline, and one is enough.
+            let mut attributes = tcgetattr(&peer).context(|| "tcgetattr")?;
+            attributes.output_flags.remove(OutputFlags::ONLCR);
+            tcsetattr(&peer, SetArg::TCSANOW, &attributes).context(|| "tcsetattr")?;
+        }
         let name = format!("/dev/pts/{}", tty::number(master.as_fd()).context(|| "ioctl(TIOCGPTN)")?);
-        sys::send_with_fd(console, name.as_bytes(), master.as_fd()).context(|| "send it to the console socket")?;
+        sys::send_with_fd(console.socket.as_fd(), name.as_bytes(), master.as_fd())
+            .context(|| "send it to the console socket")?;
         Ok(Terminal { peer })
     }
 
@@ -144,10 +152,17 @@ pub fn connect_to(path: &Path) -> Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Where the child sends the master.
+pub struct Destination {
+    pub socket: OwnedFd,
+    /// Whether it is corten itself that stands between the terminals.
+    pub is_foreground: bool,
+}
+
 /// The two ends of the way on which the master travels.
 pub struct Way {
     /// For the child, which sends it.
-    pub theirs: OwnedFd,
+    pub theirs: Destination,
     /// In the foreground: where it arrives here.
     pub ours: Option<OwnedFd>,
     /// In the foreground: the size of the user's own terminal, if he has one.
@@ -162,13 +177,15 @@ impl Way {
                 Err(Error::new("cannot allocate tty if corten will detach without setting console socket"))
             }
             (true, true, Some(socket)) => {
-                let theirs = connect_to(socket).context(|| "use the console socket")?;
+                let socket = connect_to(socket).context(|| "use the console socket")?;
+                let theirs = Destination { socket, is_foreground: false };
                 Ok(Some(Way { theirs, ours: None, size: None }))
             }
             (_, _, Some(_)) => Err(Error::new("cannot use console socket if corten will not detach or allocate tty")),
             (true, false, None) => {
                 let (ours, theirs) = crate::sync::pair()?;
-                Ok(Some(Way { theirs: theirs.into_fd(), ours: Some(ours.into_fd()), size: size_here() }))
+                let theirs = Destination { socket: theirs.into_fd(), is_foreground: true };
+                Ok(Some(Way { theirs, ours: Some(ours.into_fd()), size: size_here() }))
             }
             (false, _, None) => Ok(None),
         }
