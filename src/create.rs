@@ -164,7 +164,7 @@ impl Launch<'_> {
             // A child that is gone cannot be adjusted, and knows better why.
             set_oom_score_adj(pid, score).map_err(|error| socket.last_words().map_or(error, in_init))?;
         }
-        let limited = cgroups.limit(&plan.cgroup.resources, cgroup);
+        let limited = cgroups.limit(&entrance.later, &plan.cgroup.resources, cgroup);
         if !plan.namespaces.joins(CloneFlags::CLONE_NEWPID) {
             self.container.write_init(InitProcess::of_child(pid)?)?;
         }
