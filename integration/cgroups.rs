@@ -3,7 +3,7 @@
 //! The limits are those of the hierarchy that the view shows; a controller that is not there is a reason to skip.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -20,6 +20,28 @@ tests![
     cpu_shares_are_written,
     cpu_quota_and_period_are_written,
     cpuset_is_written,
+    memory_swappiness_is_written,
+    memory_oom_killer_can_be_disabled,
+    memory_kernel_tcp_is_written,
+    memory_kernel_is_ignored_with_a_warning,
+    swap_without_a_limit_is_refused_on_v2,
+    cpu_burst_is_written,
+    cpu_idle_is_written,
+    cpu_realtime_is_written,
+    cpu_realtime_of_parents_that_are_made_is_given,
+    block_io_weight_is_written,
+    block_io_device_weight_is_written,
+    block_io_leaf_weight_needs_cfq,
+    block_io_throttles_are_written,
+    a_throttle_of_a_missing_device_says_so,
+    hugepage_limit_is_written,
+    a_hugepage_size_of_another_form_is_refused,
+    network_class_and_priorities_are_written,
+    rdma_limits_are_written,
+    a_unified_file_is_written,
+    a_unified_file_that_nobody_has_is_an_error,
+    a_unified_path_is_refused,
+    hierarchies_may_be_mounted_elsewhere,
     pids_limit_is_written,
     pids_limit_minus_one_is_no_limit,
     pids_limit_zero_is_a_limit,
@@ -113,6 +135,300 @@ fn cpuset_is_written(case: &Case) -> Outcome {
         return skip("there is one CPU only");
     }
     is_written(case, ("/cpu/cpus", json!("0")), ["cpuset", "cpuset.cpus", "cpuset.cpus"], ["0", "0"])
+}
+
+/// A limit that v2 has no form for has to be refused there, and found in its file on v1.
+fn is_written_on_v1(case: &Case, resource: (&str, Value), file: &str, value: &str) -> Outcome {
+    let controller = file.split('.').next().unwrap_or_default();
+    if case.machine.cgroup2 {
+        // On crun an unavailable memory controller is the first thing to complain about.
+        return property(case, &format!("/linux/resources{}", resource.0), resource.1).refused("");
+    }
+    is_written(case, resource, [controller, file, ""], [value, ""])
+}
+
+fn memory_swappiness_is_written(case: &Case) -> Outcome {
+    is_written_on_v1(case, ("/memory/swappiness", json!(7)), "memory.swappiness", "7")
+}
+
+fn memory_oom_killer_can_be_disabled(case: &Case) -> Outcome {
+    let memory = ("/memory/disableOOMKiller", json!(true));
+    if case.machine.cgroup2 {
+        return is_written_on_v1(case, memory, "memory.oom_control", "");
+    }
+    property(case, "/linux/resources/memory/disableOOMKiller", json!(true)).holds_outside(|container| -> Check {
+        let found = limit(case, container, "memory", "memory.oom_control", "")?;
+        ensure!(found.starts_with("oom_kill_disable 1"), "the file holds {found}");
+        Ok(())
+    })
+}
+
+fn memory_kernel_tcp_is_written(case: &Case) -> Outcome {
+    let memory = ("/memory/kernelTCP", json!(50 << 20));
+    is_written_on_v1(case, memory, "memory.kmem.tcp.limit_in_bytes", "52428800")
+}
+
+fn memory_kernel_is_ignored_with_a_warning(case: &Case) -> Outcome {
+    let output = case.bundle()?.with("/linux/resources/memory/kernel", json!(50 << 20)).run(case)?.succeeds()?;
+    ensure!(output.stderr.contains("level=warning"), "no warning: {output}");
+    Ok(())
+}
+
+fn swap_without_a_limit_is_refused_on_v2(case: &Case) -> Outcome {
+    if !case.machine.cgroup2 {
+        return skip("v1 counts memory and swap together");
+    }
+    property(case, "/linux/resources/memory/swap", json!(1 << 30)).refused("memory")
+}
+
+fn cpu_burst_is_written(case: &Case) -> Outcome {
+    let cpu = json!({"quota": 30000, "period": 60000, "burst": 20000});
+    is_written(case, ("/cpu", cpu), ["cpu", "cpu.cfs_burst_us", "cpu.max.burst"], ["20000", "20000"])
+}
+
+fn cpu_idle_is_written(case: &Case) -> Outcome {
+    let cpu = json!({"idle": 1, "shares": 512});
+    is_written(case, ("/cpu", cpu), ["cpu", "cpu.idle", "cpu.idle"], ["1", "1"])
+}
+
+/// A path whose first directory the runtime has to make, below a root that has realtime to give away.
+fn realtime(case: &Case, path: &str) -> Outcome {
+    if !case.machine.cgroup2 && !PathBuf::from("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists() {
+        return skip("the kernel has no realtime group scheduling");
+    }
+    let cpu = ("/cpu", json!({"realtimePeriod": 500_000, "realtimeRuntime": 10_000}));
+    if case.machine.cgroup2 {
+        return is_written_on_v1(case, cpu, "cpu.rt_runtime_us", "");
+    }
+    property(case, "/linux/resources/cpu", cpu.1).given("/linux/cgroupsPath", json!(path)).holds_outside(
+        |container| -> Check {
+            for (file, expected) in [("cpu.rt_period_us", "500000"), ("cpu.rt_runtime_us", "10000")] {
+                let found = limit(case, container, "cpu", file, "")?;
+                ensure!(found == expected, "{file} is {found}, not {expected}");
+            }
+            Ok(())
+        },
+    )
+}
+
+fn cpu_realtime_is_written(case: &Case) -> Outcome {
+    realtime(case, &format!("/{}-rt", case.tag))
+}
+
+fn cpu_realtime_of_parents_that_are_made_is_given(case: &Case) -> Outcome {
+    realtime(case, &format!("/{}-rt/one/two", case.tag))
+}
+
+/// A block device of the machine by its number, if `wanted` says so of its I/O scheduler.
+fn block_device(wanted: impl Fn(&str) -> bool) -> Option<String> {
+    let devices = fs::read_dir("/sys/block").ok()?.flatten();
+    let mut numbers = devices.filter_map(|device| {
+        let scheduler = fs::read_to_string(device.path().join("queue/scheduler")).unwrap_or_default();
+        let number = fs::read_to_string(device.path().join("dev")).ok()?;
+        wanted(&scheduler).then(|| number.trim().to_owned())
+    });
+    numbers.next()
+}
+
+/// `major` and `minor` of a device's number, and further properties.
+fn device_entry(number: &str, mut more: Value) -> Value {
+    let (major, minor) = number.split_once(':').unwrap_or_default();
+    for (name, text) in [("major", major), ("minor", minor)] {
+        crate::bundle::set(&mut more, &format!("/{name}"), json!(text.parse::<i64>().unwrap_or(-1)));
+    }
+    more
+}
+
+/// The first of some files that a container's cgroup has, with what it holds.
+fn first_of(case: &Case, container: &Container, controller: &str, files: &[&str]) -> Result<String, String> {
+    let directory = group(case, container.pid, controller)?;
+    let found = files.iter().find_map(|file| fs::read_to_string(directory.join(file)).ok());
+    found.ok_or_else(|| format!("none of {files:?} is in {}", directory.display()))
+}
+
+const IO: [&str; 2] = ["blkio", "io"];
+
+fn io_controller(case: &Case) -> &'static str {
+    IO[usize::from(case.machine.cgroup2)]
+}
+
+/// The files with weights, where the kernel has them.
+fn weight_files(case: &Case, suffix: &str) -> Outcome<Vec<String>> {
+    need(case, io_controller(case))?;
+    let files = match case.machine.cgroup2 {
+        true => vec!["io.bfq.weight".to_owned(), "io.weight".to_owned()],
+        false => ["blkio.weight", "blkio.bfq.weight"].map(|file| format!("{file}{suffix}")).to_vec(),
+    };
+    let base = if case.machine.cgroup2 { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/blkio" };
+    // The root of the hierarchy has none of them, and on v2 a runtime that needs the controller enables it.
+    if case.machine.cgroup2 {
+        fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+io")?;
+    }
+    let trial = PathBuf::from(base).join(format!("{}-trial", case.tag));
+    fs::create_dir(&trial)?;
+    let there = files.iter().any(|file| trial.join(file).exists());
+    fs::remove_dir(&trial)?;
+    if there { Ok(files) } else { skip("the kernel has no I/O scheduler with weights") }
+}
+
+fn block_io_weight_is_written(case: &Case) -> Outcome {
+    let files = weight_files(case, "")?;
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    property(case, "/linux/resources/blockIO/weight", json!(500)).holds_outside(|container| -> Check {
+        let found = first_of(case, container, io_controller(case), &files)?;
+        ensure!(["500", "default 500", "default 4950"].contains(&found.trim()), "the weight is {found}");
+        Ok(())
+    })
+}
+
+fn block_io_device_weight_is_written(case: &Case) -> Outcome {
+    let files = weight_files(case, "_device")?;
+    let Some(number) = block_device(|scheduler| scheduler.contains("[bfq]")) else {
+        return skip("no block device has the scheduler BFQ");
+    };
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let devices = json!([device_entry(&number, json!({"weight": 500}))]);
+    property(case, "/linux/resources/blockIO/weightDevice", devices).holds_outside(|container| -> Check {
+        let found = first_of(case, container, io_controller(case), &files)?;
+        ensure!(found.lines().any(|line| line.starts_with(&format!("{number} "))), "the weights are {found}");
+        Ok(())
+    })
+}
+
+fn block_io_leaf_weight_needs_cfq(case: &Case) -> Outcome {
+    need(case, io_controller(case))?;
+    property(case, "/linux/resources/blockIO/leafWeight", json!(500)).refused("leaf")
+}
+
+fn block_io_throttles_are_written(case: &Case) -> Outcome {
+    need(case, io_controller(case))?;
+    let Some(number) = block_device(|_| true) else { return skip("the machine has no block device") };
+    for (name, file, key) in [
+        ("throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps"),
+        ("throttleWriteBpsDevice", "blkio.throttle.write_bps_device", "wbps"),
+        ("throttleReadIOPSDevice", "blkio.throttle.read_iops_device", "riops"),
+        ("throttleWriteIOPSDevice", "blkio.throttle.write_iops_device", "wiops"),
+    ] {
+        let pointer = format!("/linux/resources/blockIO/{name}");
+        let devices = json!([device_entry(&number, json!({"rate": 123_456}))]);
+        property(case, &pointer, devices).holds_outside(|container| -> Check {
+            let found = first_of(case, container, io_controller(case), &[file, "io.max"])?;
+            let line = found.lines().find(|line| line.starts_with(&format!("{number} "))).unwrap_or_default();
+            let expected = if case.machine.cgroup2 { format!("{key}=123456") } else { "123456".to_owned() };
+            ensure!(line.contains(&expected), "{name} is {found}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn a_throttle_of_a_missing_device_says_so(case: &Case) -> Outcome {
+    need(case, io_controller(case))?;
+    let devices = json!([{"major": 4000, "minor": 7, "rate": 1}]);
+    property(case, "/linux/resources/blockIO/throttleReadBpsDevice", devices).refused("4000:7")
+}
+
+fn hugepage_limit_is_written(case: &Case) -> Outcome {
+    need(case, "hugetlb")?;
+    if !PathBuf::from("/sys/kernel/mm/hugepages/hugepages-2048kB").exists() {
+        return skip("the machine has no huge pages of 2MB");
+    }
+    let limits = ("/hugepageLimits", json!([{"pageSize": "2MB", "limit": 4 << 20}]));
+    let files = ["hugetlb", "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max"];
+    is_written(case, limits.clone(), files, ["4194304", "4194304"])?;
+    let files = ["hugetlb", "hugetlb.2MB.rsvd.limit_in_bytes", "hugetlb.2MB.rsvd.max"];
+    is_written(case, limits, files, ["4194304", "4194304"])
+}
+
+fn a_hugepage_size_of_another_form_is_refused(case: &Case) -> Outcome {
+    for size in ["2mb", "../2MB", "3MB"] {
+        let limits = json!([{"pageSize": size, "limit": 4 << 20}]);
+        property(case, "/linux/resources/hugepageLimits", limits).refused("huge")?;
+    }
+    Ok(())
+}
+
+fn network_class_and_priorities_are_written(case: &Case) -> Outcome {
+    if !case.machine.cgroup2 {
+        need(case, "net_cls")?;
+    }
+    let priorities = json!([{"name": "lo", "priority": 3}]);
+    if case.machine.cgroup2 {
+        property(case, "/linux/resources/network/classID", json!(1_048_577)).refused("network")?;
+        return property(case, "/linux/resources/network/priorities", priorities).refused("network");
+    }
+    is_written_on_v1(case, ("/network/classID", json!(1_048_577)), "net_cls.classid", "1048577")?;
+    property(case, "/linux/resources/network/priorities", priorities).holds_outside(|container| -> Check {
+        let found = limit(case, container, "net_prio", "net_prio.ifpriomap", "")?;
+        ensure!(found.lines().any(|line| line == "lo 3"), "the priorities are {found}");
+        Ok(())
+    })
+}
+
+fn rdma_limits_are_written(case: &Case) -> Outcome {
+    need(case, "rdma")?;
+    let Some(device) = fs::read_dir("/sys/class/infiniband").ok().and_then(|mut list| list.next()?.ok()) else {
+        return skip("the machine has no RDMA device");
+    };
+    let device = device.file_name().to_string_lossy().into_owned();
+    let limits = json!({device.clone(): {"hcaHandles": 3, "hcaObjects": 10_000}});
+    property(case, "/linux/resources/rdma", limits).holds_outside(|container| -> Check {
+        let found = limit(case, container, "rdma", "rdma.max", "rdma.max")?;
+        ensure!(found.contains(&format!("{device} hca_handle=3 hca_object=10000")), "the limits are {found}");
+        Ok(())
+    })
+}
+
+fn a_unified_file_is_written(case: &Case) -> Outcome {
+    if !case.machine.cgroup2 {
+        return property(case, "/linux/resources/unified", json!({"cgroup.max.depth": "5"})).refused("unified");
+    }
+    // One of no controller, and one whose controller has to be enabled on the way.
+    property(case, "/linux/resources/unified", json!({"cgroup.max.depth": "5\n"})).holds_outside(|container| {
+        let found = limit(case, container, "", "", "cgroup.max.depth")?;
+        ensure!(found == "5", "the file holds {found}");
+        Ok(())
+    })?;
+    need(case, "hugetlb")?;
+    let unified = json!({"hugetlb.2MB.max": "6291456"});
+    property(case, "/linux/resources/unified", unified).holds_outside(|container| {
+        let found = limit(case, container, "hugetlb", "", "hugetlb.2MB.max")?;
+        ensure!(found == "6291456", "the file holds {found}");
+        Ok(())
+    })
+}
+
+fn a_unified_file_that_nobody_has_is_an_error(case: &Case) -> Outcome {
+    property(case, "/linux/resources/unified", json!({"nonsense.max": "5"})).refused("")?;
+    if !case.machine.cgroup2 {
+        return Ok(());
+    }
+    let output = case.bundle()?.with("/linux/resources/unified", json!({"nonsense.max": "5"})).run(case)?;
+    output.fails(1, "nonsense")?;
+    property(case, "/linux/resources/unified", json!({"cgroup.nonsense": "5"})).refused("cgroup.nonsense")
+}
+
+fn a_unified_path_is_refused(case: &Case) -> Outcome {
+    property(case, "/linux/resources/unified", json!({"../cgroup.max.depth": "5"})).refused("cgroup")
+}
+
+fn hierarchies_may_be_mounted_elsewhere(case: &Case) -> Outcome {
+    if case.machine.cgroup2 {
+        return skip("cgroup2 is at /sys/fs/cgroup everywhere");
+    }
+    let elsewhere = case.dir.join("elsewhere");
+    fs::create_dir(&elsewhere)?;
+    let bundle = case.bundle()?.with("/linux/resources/pids/limit", json!(77)).probe(&["--read", "/sys/pids/pids.max"]);
+    let mount = json!({"destination": "/sys", "type": "cgroup", "source": "cgroup", "options": ["ro"]});
+    let bundle = bundle.with("/mounts/-", mount);
+    bundle.write()?;
+    let script = "umount /sys/fs/cgroup/pids && mount -t cgroup -o pids none \"$0\" && exec \"$@\"";
+    let (root, arguments) = (case.root(), bundle.run_arguments());
+    let unshare = case.program(Path::new("/usr/bin/unshare"));
+    let unshare = unshare.args(&["-m", "--propagation", "private", "sh", "-c", script]).args(&[elsewhere.as_os_str()]);
+    let runtime = [case.machine.runtime.as_os_str(), "--root".as_ref(), root.as_os_str()];
+    let output = unshare.args(&runtime).args(&arguments).go()?.succeeds()?;
+    Ok(output.seen()?.reads("/sys/pids/pids.max", "77\n")?)
 }
 
 fn pids_limit_is_written(case: &Case) -> Outcome {

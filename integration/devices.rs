@@ -24,6 +24,9 @@ tests![
     an_allowed_device_can_be_opened,
     device_rules_apply_in_order,
     device_rules_hold_for_exec,
+    a_rule_for_all_types_is_one_for_everything,
+    a_privileged_container_may_use_everything,
+    device_rules_mean_the_same_on_v1_and_v2,
 ];
 
 /// A bundle with a tmpfs on /dev, where nodes do not stay in the rootfs.
@@ -190,4 +193,110 @@ fn device_rules_hold_for_exec(case: &Case) -> Outcome {
     let seen = container.exec(&["/probe", "--open", TRIED.0])?.succeeds()?.seen()?;
     seen.answers("open", TRIED.0, &json!("EPERM"))?;
     container.end()
+}
+
+fn a_rule_for_all_types_is_one_for_everything(case: &Case) -> Outcome {
+    // To the controller of v1 numbers and access beside `a` are nothing, and what was said before is gone.
+    property(case, RULES, json!([tried(true, "rwm"), {"allow": false, "type": "a", "major": 5, "access": "m"}]))
+        .instead_of(json!([all(false), {"allow": true, "major": 5, "access": "m"}]))
+        .prepared(with_tried_device)
+        .probe(&["--open", TRIED.0])
+        .holds(|seen| seen.answers("open", TRIED.0, &json!("EPERM")))
+}
+
+fn a_privileged_container_may_use_everything(case: &Case) -> Outcome {
+    property(case, RULES, json!([all(true)]))
+        .instead_of(json!([all(false)]))
+        .prepared(with_tried_device)
+        .probe(&["--open", TRIED.0])
+        .holds(|seen| seen.answers("open", TRIED.0, &json!("ok")))
+}
+
+/// Nodes without a driver: opening one is EPERM where the rules deny it, and ENXIO where they do not.
+const NODES: [(&str, u64, u64); 5] = [("c", 120, 1), ("c", 120, 2), ("c", 121, 1), ("b", 120, 1), ("b", 121, 2)];
+
+/// One rule, `+` or `-`, type, major, minor, access: `- c 120 * rw`.
+fn parsed(rule: &str) -> Value {
+    let words: Vec<&str> = rule.split(' ').collect();
+    let number = |word: &str| word.parse::<i64>().unwrap_or(-1);
+    match words[..] {
+        [verb, "a"] => all(verb == "+"),
+        [verb, kind, major, minor, access] => json!({"allow": verb == "+", "type": kind, "major": number(major),
+            "minor": number(minor), "access": access}),
+        _ => Value::Null,
+    }
+}
+
+/// A bundle with the nodes, whose probe tries to open and to make each of them.
+fn trying_all_nodes(case: &Case, rules: &[&str]) -> Outcome<Bundle> {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    let bundle = case.bundle()?;
+    let mut options = Vec::new();
+    for (kind, major, minor) in NODES {
+        let name = format!("/tmp/{kind}{major}-{minor}");
+        let flag = if kind == "b" { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
+        let path = bundle.rootfs().join(name.trim_start_matches('/'));
+        mknod(&path, flag, Mode::from_bits_truncate(0o600), makedev(major, minor))?;
+        options.extend(["r", "w", "rw"].map(|mode| ["--try".to_owned(), format!("{mode}:{name}")]).concat());
+        options.extend(["--mknod".to_owned(), format!("/tmp/new:{kind}:{major}:{minor}")]);
+    }
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let capabilities = json!({"bounding": ["CAP_MKNOD"], "effective": ["CAP_MKNOD"], "permitted": ["CAP_MKNOD"]});
+    let bundle = bundle.probe(&options).with("/process/capabilities", capabilities);
+    let path = json!(format!("/corten-test/{}", bundle.id));
+    let rules: Vec<Value> = rules.iter().map(|rule| parsed(rule)).collect();
+    Ok(bundle.with("/linux/cgroupsPath", path).with(RULES, json!(rules)))
+}
+
+/// What the probe was denied, in order: `w:/tmp/c120-1`.
+fn denied(output: &crate::runtime::Output) -> Outcome<Vec<String>> {
+    let seen = output.clone().succeeds()?.seen()?;
+    let answers = ["try", "mknod"].map(|group| seen.get(&format!("/{group}")).as_object().cloned().unwrap_or_default());
+    let mut denied = Vec::new();
+    for (argument, answer) in answers.into_iter().flatten() {
+        match answer.as_str() {
+            Some("EPERM") => denied.push(argument),
+            Some("ok" | "ENXIO" | "ENODEV") => {}
+            _ => return Err(format!("{argument} is {answer}").into()),
+        }
+    }
+    Ok(denied)
+}
+
+fn device_rules_mean_the_same_on_v1_and_v2(case: &Case) -> Outcome {
+    if case.machine.cgroup2 {
+        return skip("the host view runs this on both");
+    }
+    let lists: [&[&str]; 14] = [
+        &["- a", "+ c 120 1 r", "+ c 120 * w"],
+        &["- a", "+ c 120 * rwm", "- c 120 1 w"],
+        &["- a", "+ c * * rw", "- c * * w"],
+        &["- a", "+ c 120 1 rw", "- c 120 1 w", "+ b 120 * r"],
+        &["- a", "+ b 120 * rwm", "+ c * 1 r"],
+        &["+ a", "- c 120 1 w"],
+        &["+ a", "- c 120 * rw", "+ c 120 1 rw"],
+        &["+ a", "- c 120 1 rw", "+ c 120 1 r"],
+        &["+ a", "- b * * w", "- c * 2 r"],
+        &["+ a", "- c 120 1 m", "+ c * * m"],
+        &["+ a", "- c * * m"],
+        &["+ a", "- c * * rwm", "- b * * rwm", "+ c 120 * rw"],
+        &["+ c 120 1 rwm", "+ a", "- b 120 1 r", "- a", "+ c 121 1 r"],
+        &[],
+    ];
+    let v2 = "umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
+    let mut verdicts = std::collections::BTreeSet::new();
+    for rules in lists {
+        let on_v1 = denied(&trying_all_nodes(case, rules)?.run(case)?)?;
+        let bundle = trying_all_nodes(case, rules)?;
+        bundle.write()?;
+        let unshare = case.program(Path::new("/usr/bin/unshare"));
+        let root = case.root();
+        let runtime = [case.machine.runtime.as_os_str(), "--root".as_ref(), root.as_os_str()];
+        let unshare = unshare.args(&["-m", "--propagation", "private", "sh", "-c", v2, "sh"]).args(&runtime);
+        let on_v2 = denied(&unshare.args(&bundle.run_arguments()).go()?)?;
+        ensure!(on_v1 == on_v2, "after {rules:?} v1 denies {on_v1:?}, v2 denies {on_v2:?}");
+        verdicts.insert(on_v1);
+    }
+    ensure!(verdicts.len() > 8, "the lists do not differ: {verdicts:?}");
+    Ok(())
 }

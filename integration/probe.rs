@@ -8,6 +8,7 @@
 //! --read PATH   contents or errno          --write PATH      errno of opening for writing (a directory: of creating)
 //! --stat PATH   type, mode, owner, ...     --list PATH       names in a directory
 //! --open PATH   errno of opening O_RDWR    --mknod PATH:c:MAJ:MIN   errno of making (and removing) a device node
+//! --try MODE:PATH         errno of opening for r, w or rw
 //! --syscall NR[,ARG...]   errno or return value, made in a child so that a lethal filter is reported as a signal
 //! --attack-exe SECONDS    keeps trying to open the executables of other processes for writing
 //! --spy SECONDS:PATH      keeps looking for PATH below the root, cwd and fds of other processes
@@ -163,7 +164,7 @@ impl Request {
                 "--wait-signal" => request.wait_signal = value().parse().ok(),
                 "--signal-self" => request.signal_self = value().parse().ok(),
                 "--exit" => request.exit = value().parse().unwrap_or(98),
-                "--read" | "--write" | "--stat" | "--list" | "--open" | "--mknod" | "--syscall" | "--put"
+                "--read" | "--write" | "--stat" | "--list" | "--open" | "--try" | "--mknod" | "--syscall" | "--put"
                 | "--attack-exe" | "--spy" => {
                     let value = value();
                     request.actions.push((option, value));
@@ -187,6 +188,12 @@ impl Request {
                 "--open" => json!(outcome(
                     OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(argument)
                 )),
+                "--try" => {
+                    let (mode, path) = argument.split_once(':').unwrap_or(("", argument));
+                    let (read, write) = (mode.contains('r'), mode.contains('w'));
+                    let mut options = OpenOptions::new();
+                    json!(outcome(options.read(read).write(write).custom_flags(libc::O_NONBLOCK).open(path)))
+                }
                 "--mknod" => json!(mknod(argument)),
                 "--put" => {
                     let (path, text) = argument.split_once('=').unwrap_or((argument, ""));

@@ -4,10 +4,13 @@
 //! once, by [`Layout::detect`]. Nobody writes a pid to `cgroup.procs`: that waits for an RCU grace period, 15 ms on an
 //! idle machine. On v2 the child is born in its cgroup, on v1 it writes 0 to the `tasks` files that the parent opened.
 //!
-//! The crate cgroups-rs reads the mounts of v1 and drives the freezer; limits are written here, each with one write.
+//! The crate cgroups-rs reads the mounts of v1 and drives the freezer; limits are written here, each with one write
+//! (`limits.rs` says which, `setting.rs` writes and reads).
 
 pub mod devices;
+pub mod limits;
 pub mod resources;
+pub mod setting;
 mod v1;
 mod v2;
 
@@ -16,13 +19,14 @@ use crate::files;
 use crate::rootfs::path::clean;
 use crate::sys;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{AccessFlags, Pid};
 use oci_spec::runtime::LinuxResources;
 use resources::Resources;
 use serde::{Deserialize, Serialize};
+use setting::Setting;
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -30,6 +34,9 @@ use std::time::{Duration, Instant};
 
 /// Where a single unified hierarchy is mounted; nobody puts it elsewhere.
 const UNIFIED: &str = "/sys/fs/cgroup";
+
+/// Where the resources of a configuration are, as messages begin.
+const RESOURCES: &str = "config.json: /linux/resources";
 
 /// `linux.cgroupsPath` and `linux.resources`.
 #[derive(Debug, Clone)]
@@ -49,7 +56,7 @@ impl Config {
         if path.is_some_and(|path| clean(path) == Path::new("/")) {
             return Err(Error::new("config.json: /linux/cgroupsPath: cannot be the root of the hierarchy"));
         }
-        Ok(Config { path: path.map(Path::to_path_buf), resources: Resources::new(resources)? })
+        Ok(Config { path: path.map(Path::to_path_buf), resources: Resources::new(resources, RESOURCES)? })
     }
 }
 
@@ -64,11 +71,13 @@ pub enum Layout {
 impl Layout {
     /// Looks at what is mounted.
     pub fn detect() -> Result<Layout> {
-        let root = statfs(UNIFIED).context(|| format!("statfs {UNIFIED}"))?;
-        if root.filesystem_type() == CGROUP2_SUPER_MAGIC {
-            return Ok(Layout::Unified);
+        match statfs(UNIFIED) {
+            Ok(root) if root.filesystem_type() == CGROUP2_SUPER_MAGIC => return Ok(Layout::Unified),
+            // Hierarchies of v1 may be mounted anywhere.
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(Error::from(errno).context(format!("statfs {UNIFIED}"))),
         }
-        let hierarchies = v1::hierarchies()?;
+        let hierarchies = v1::hierarchies();
         match hierarchies.is_empty() {
             true => Err(Error::new("no cgroup hierarchy is mounted")),
             false => Ok(Layout::Legacy(hierarchies)),
@@ -79,12 +88,19 @@ impl Layout {
 /// The container's directory in one hierarchy, as it is recorded before it is made.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Directory {
-    /// The controllers of the hierarchy as its mount point is named (`cpu,cpuacct`), `unified` for cgroup2.
+    /// The controllers of the hierarchy (`cpu,cpuacct`) or its name (`name=systemd`), `unified` for cgroup2.
     pub hierarchy: String,
     pub path: PathBuf,
     /// The topmost directory of the path that did not exist: from there on everything is ours to remove. None: the
     /// cgroup existed, and stays when the container goes.
     pub made_from: Option<PathBuf>,
+}
+
+impl Directory {
+    /// Whether the files of a controller of v1 are in it.
+    fn has(&self, controller: &str) -> bool {
+        self.hierarchy.split(',').any(|name| name == controller)
+    }
 }
 
 /// The container's cgroups: what `delete` needs to know, written into the state before anything is made.
@@ -101,6 +117,8 @@ pub struct Entrance {
     pub into: Option<OwnedFd>,
     /// v1: the `tasks` files to write 0 to.
     pub tasks: Vec<OwnedFd>,
+    /// The limits that are written beside or after the clone.
+    pub later: Vec<Setting>,
 }
 
 /// What a mount of type cgroup shows.
@@ -139,17 +157,22 @@ impl Cgroups {
 
     /// Makes the directories; on v2 also applies the limits, for the child will be born in them.
     pub fn make(&mut self, resources: &Resources) -> Result<Entrance> {
-        if self.unified { v2::make(self, resources) } else { v1::make(self) }
+        if self.unified { v2::make(self, resources) } else { v1::make(self, resources) }
     }
 
-    /// What can only be applied beside or after the clone: on v1 all limits, on v2 devices and the number of processes.
+    /// What can only be applied beside or after the clone: the limits that [`Cgroups::make`] left, and device rules.
     ///
     /// `into` is the directory of the only hierarchy of v2.
-    pub fn limit(&self, resources: &Resources, into: Option<BorrowedFd<'_>>) -> Result<()> {
+    pub fn limit(&self, later: &[Setting], resources: &Resources, into: Option<BorrowedFd<'_>>) -> Result<()> {
         match into {
-            Some(directory) if self.unified => v2::limit(directory, resources),
-            _ => v1::limit(self, resources),
+            Some(directory) if self.unified => v2::limit(directory, later, &resources.devices),
+            _ => v1::limit(self, later, resources),
         }
+    }
+
+    /// The directory with the files of a controller; on v2 there is only one.
+    fn directory(&self, controller: &str) -> Option<&Directory> {
+        self.directories.iter().find(|directory| self.unified || directory.has(controller))
     }
 
     /// Opens what a cgroup mount of the container shows.
@@ -174,9 +197,9 @@ impl Cgroups {
 
     /// A file of the container's cgroup, if it is there: on v1 in the hierarchy of a controller, on v2 by its name there.
     fn read(&self, (controller, v1_file): (&str, &str), v2_file: &str) -> Option<String> {
-        let (hierarchy, file) = if self.unified { ("unified", v2_file) } else { (controller, v1_file) };
-        let directory = self.directories.iter().find(|directory| directory.hierarchy == hierarchy)?;
-        std::fs::read_to_string(directory.path.join(file)).ok()
+        let file = if self.unified { v2_file } else { v1_file };
+        let path = self.directory(controller)?.path.join(file);
+        files::read_text(&path).ok()
     }
 
     /// How many processes of the container the kernel has killed for lack of memory, if it tells.
@@ -391,19 +414,6 @@ fn make_directory(directory: &mut Directory) -> Result<()> {
 fn open_directory(directory: &Directory) -> Result<OwnedFd> {
     files::open(&directory.path, OFlag::O_PATH | OFlag::O_DIRECTORY)
         .context(|| format!("open cgroup {}", directory.path.display()))
-}
-
-/// Writes one value to a file of a cgroup.
-fn write(directory: BorrowedFd<'_>, file: &str, value: &str) -> Result<()> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    let what = || format!("write {value:?} to {file} of the container's cgroup");
-    let fd = openat(directory, file, flags, Mode::empty()).map_err(|errno| {
-        let error = Error::from(errno).context(what());
-        let controller = file.split('.').next().unwrap_or_default();
-        if errno == Errno::ENOENT { error.hint(format!("is the controller {controller} there?")) } else { error }
-    })?;
-    nix::unistd::write(&fd, value.as_bytes()).context(what)?;
-    Ok(())
 }
 
 /// The cgroup of this process in each hierarchy, by its controllers (cgroups(7), /proc/[pid]/cgroup).

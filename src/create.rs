@@ -119,7 +119,7 @@ fn make_cgroups(
                     log::debug(|| format!("container {} has no cgroup of its own: {error}", args.id));
                     record.cgroups.directories.clear();
                     container.write_record(&record)?;
-                    return Ok((record, Entrance { into: None, tasks: Vec::new() }));
+                    return Ok((record, Entrance { into: None, tasks: Vec::new(), later: Vec::new() }));
                 }
                 tries += 1;
                 if error.errno() != Some(Errno::ENOENT) || tries == 10 {
@@ -183,7 +183,7 @@ impl<'a> Launch<'a> {
         }
         let limited = match cgroups.directories.is_empty() {
             true => Ok(()),
-            false => cgroups.limit(&plan.cgroup.resources, cgroup.as_ref().map(AsFd::as_fd)),
+            false => cgroups.limit(&entrance.later, &plan.cgroup.resources, cgroup.as_ref().map(AsFd::as_fd)),
         };
         if !plan.namespaces.hands_over() {
             self.container.write_init(InitProcess::of_child(pid)?)?;

@@ -308,7 +308,6 @@ fn check_text(text: &str, pointer: &str, max: usize) -> Result<()> {
 /// The properties that this version does not implement are errors, never ignored.
 fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
-    let resources = linux.and_then(|linux| linux.resources().as_ref());
     let some = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let table = [
         ("/windows", spec.windows().is_some()),
@@ -320,20 +319,6 @@ fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
         ("/linux/memoryPolicy", linux.is_some_and(|l| l.memory_policy().is_some())),
         ("/linux/personality", linux.is_some_and(|l| l.personality().is_some())),
         ("/linux/mountLabel", linux.is_some_and(|l| some(l.mount_label()))),
-        ("/linux/resources/blockIO", resources.is_some_and(|r| r.block_io().as_ref().is_some_and(block_io_is_set))),
-        (
-            "/linux/resources/hugepageLimits",
-            resources.is_some_and(|r| r.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty())),
-        ),
-        (
-            "/linux/resources/network",
-            resources.is_some_and(|r| {
-                r.network().as_ref().is_some_and(|n| {
-                    n.class_id().is_some() || n.priorities().as_ref().is_some_and(|list| !list.is_empty())
-                })
-            }),
-        ),
-        ("/linux/resources/rdma", resources.is_some_and(|r| r.rdma().as_ref().is_some_and(|m| !m.is_empty()))),
     ];
     match table.iter().find(|(_, present)| *present) {
         Some((pointer, _)) => Err(Error::new(format!("config.json: {pointer}: not supported by this version"))),
@@ -355,18 +340,6 @@ fn refuse_what_is_missing_of_process(process: &oci_spec::runtime::Process, whenc
         Some((field, _)) => Err(Error::new(format!("{whence}{field}: not supported by this version"))),
         None => Ok(()),
     }
-}
-
-/// Engines write a blockIO object with nothing in it.
-fn block_io_is_set(io: &oci_spec::runtime::LinuxBlockIo) -> bool {
-    let any = |list: &Option<Vec<oci_spec::runtime::LinuxThrottleDevice>>| list.as_ref().is_some_and(|l| !l.is_empty());
-    io.weight().is_some_and(|weight| weight != 0)
-        || io.leaf_weight().is_some_and(|weight| weight != 0)
-        || io.weight_device().as_ref().is_some_and(|list| !list.is_empty())
-        || any(io.throttle_read_bps_device())
-        || any(io.throttle_write_bps_device())
-        || any(io.throttle_read_iops_device())
-        || any(io.throttle_write_iops_device())
 }
 
 /// The hooks by name, in the order of the life cycle.

@@ -1,12 +1,16 @@
 //! Which devices may be used: on v1 lines written to `devices.allow` and `devices.deny`, on v2 a small eBPF program.
+//!
+//! What a list of rules means is what the devices controller of v1 makes of it (security/device_cgroup.c), for there is no
+//! other definition. [`State`] follows it step by step, and the program gives the verdicts of the state that is reached.
 
 use crate::error::{Context, Error, Result};
+use crate::log;
 use crate::sys;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use std::fmt;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// One rule. On both versions the container starts with nothing allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,13 +58,17 @@ const DEFAULT: [Rule; 11] = {
     ]
 };
 
-/// The rules of the configuration in their order, then the defaults.
-pub fn rules(given: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
+/// To the kernel and to runc a rule for all types is a rule for all devices and every access, and a fresh start: it lets
+/// go of whatever was said before.
+const fn everything(allow: bool) -> Rule {
+    Rule { allow, kind: Kind::All, major: None, minor: None, access: ALL }
+}
+
+/// The rules of the configuration in their order, then the defaults. `whence` is what messages begin with.
+pub fn rules(given: &[LinuxDeviceCgroup], whence: &str) -> Result<Vec<Rule>> {
     let mut rules = Vec::with_capacity(given.len() + DEFAULT.len());
     for (index, rule) in given.iter().enumerate() {
-        let bad = |field: &str, why: &str| {
-            Error::new(format!("config.json: /linux/resources/devices/{index}/{field}: {why}"))
-        };
+        let bad = |field: &str, why: &str| Error::new(format!("{whence}/devices/{index}/{field}: {why}"));
         let kind = match rule.typ() {
             None | Some(LinuxDeviceType::A) => Kind::All,
             Some(LinuxDeviceType::C) => Kind::Char,
@@ -69,11 +77,15 @@ pub fn rules(given: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
         };
         let number = |value: Option<i64>, field: &str| match value {
             None | Some(-1) => Ok(None),
-            Some(value) => u32::try_from(value).map(Some).map_err(|_| bad(field, "is out of range")),
+            // The largest number is the kernel's own word for any.
+            Some(value) => match u32::try_from(value) {
+                Ok(number) if number != u32::MAX => Ok(Some(number)),
+                _ => Err(bad(field, "is out of range")),
+            },
         };
         let (major, minor) = (number(rule.major(), "major")?, number(rule.minor(), "minor")?);
         let mut access = 0;
-        for letter in rule.access().as_deref().unwrap_or("rwm").chars() {
+        for letter in rule.access().as_deref().unwrap_or_default().chars() {
             access |= match letter {
                 'r' => READ,
                 'w' => WRITE,
@@ -81,20 +93,15 @@ pub fn rules(given: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
                 _ => return Err(bad("access", "must be made of r, w and m")),
             };
         }
-        // To the kernel a rule for all types is a rule for all devices, so one that is not cannot mean both.
-        if kind == Kind::All && (major.is_some() || minor.is_some() || access != ALL && access != 0) {
-            for kind in [Kind::Char, Kind::Block] {
-                rules.push(Rule { allow: rule.allow(), kind, major, minor, access });
-            }
-        } else {
-            rules.push(Rule {
-                allow: rule.allow(),
-                kind,
-                major,
-                minor,
-                access: if access == 0 { ALL } else { access },
-            });
+        let access = if access == 0 { ALL } else { access };
+        if kind != Kind::All {
+            rules.push(Rule { allow: rule.allow(), kind, major, minor, access });
+            continue;
         }
+        if major.is_some() || minor.is_some() || access != ALL {
+            log::warning(&bad("type", "a rule for all types is one for all devices and every access").to_string());
+        }
+        rules.push(everything(rule.allow()));
     }
     rules.extend(DEFAULT);
     Ok(rules)
@@ -131,18 +138,55 @@ pub fn apply_v1(directory: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
         nix::unistd::write(fd, rule.to_string().as_bytes()).context(|| format!("{verb} device {rule}"))?;
         Ok(())
     };
-    let nothing = Rule { allow: false, kind: Kind::All, major: None, minor: None, access: ALL };
     // The first rule of most configurations is this one anyway.
+    let nothing = everything(false);
     if rules.first() != Some(&nothing) {
         write(&nothing)?;
     }
     rules.iter().try_for_each(write)
 }
 
-/// Loads the program and attaches it to the cgroup.
+/// What the controller has in mind after some rules: a verdict, and the exceptions from it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct State {
+    allow: bool,
+    /// No two are for the same devices, and none is a rule for everything.
+    exceptions: Vec<Rule>,
+}
+
+impl State {
+    /// From a container that may use nothing on.
+    fn after(rules: &[Rule]) -> State {
+        let mut state = State::default();
+        rules.iter().for_each(|rule| state.follow(rule));
+        state
+    }
+
+    fn follow(&mut self, rule: &Rule) {
+        if rule.kind == Kind::All {
+            *self = State { allow: rule.allow, exceptions: Vec::new() };
+            return;
+        }
+        let devices = |rule: &Rule| (rule.kind, rule.major, rule.minor);
+        let known = self.exceptions.iter_mut().find(|exception| devices(exception) == devices(rule));
+        match known {
+            // Only an exception for exactly these devices is taken back: one for more of them stays.
+            Some(exception) if rule.allow == self.allow => exception.access &= !rule.access,
+            Some(exception) => exception.access |= rule.access,
+            None if rule.allow == self.allow => {}
+            None => self.exceptions.push(*rule),
+        }
+        self.exceptions.retain(|exception| exception.access != 0);
+    }
+}
+
+/// Loads the program and attaches it to the cgroup, unless everything is allowed.
 pub fn apply_v2(cgroup: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
-    use std::os::fd::AsFd;
-    let program = sys::load_device_program(&program(rules))
+    let state = State::after(rules);
+    if state == (State { allow: true, exceptions: Vec::new() }) {
+        return Ok(());
+    }
+    let program = sys::load_device_program(&program(&state))
         .context(|| format!("load the device program for {} rules: bpf(BPF_PROG_LOAD)", rules.len()))?;
     sys::attach_device_program(cgroup, program.as_fd()).context(|| "attach the device program: bpf(BPF_PROG_ATTACH)")
 }
@@ -156,11 +200,11 @@ const fn instruction(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) ->
         | (immediate as u32 as u64) << 32
 }
 
-/// The program: for each kind of access the last rule that matches decides, so it asks them from the last to the first
-/// and keeps what is still undecided.
+/// The program: the exceptions one after the other, then the verdict for everything else. As the controller does it, a
+/// request is allowed by a single exception that covers all of it, and denied by one that covers any of it.
 ///
 /// The context holds `access_type` (the kind in the low, the access in the high half), `major` and `minor`.
-fn program(rules: &[Rule]) -> Vec<u64> {
+fn program(state: &State) -> Vec<u64> {
     const LOAD: u8 = 0x61; // r = *(u32 *)(r + offset)
     const MOVE: u8 = 0xb7; // r = immediate
     const COPY: u8 = 0xbf; // r = r
@@ -177,42 +221,31 @@ fn program(rules: &[Rule]) -> Vec<u64> {
         instruction(LOAD, 4, 1, 4, 0),
         instruction(LOAD, 5, 1, 8, 0),
     ];
-    for rule in rules.iter().rev() {
-        let mut tests: Vec<u64> = Vec::new();
-        let kind = match rule.kind {
-            Kind::All => None,
-            Kind::Block => Some(1),
-            Kind::Char => Some(2),
-        };
+    for exception in &state.exceptions {
+        let kind = if exception.kind == Kind::Block { 1 } else { 2 };
         // The offsets of the jumps are filled in when the length of the block is known.
-        tests.extend(kind.map(|kind| instruction(JUMP_IF_NOT, 2, 0, 0, kind)));
-        tests.extend(rule.major.map(|major| instruction(JUMP_IF_NOT, 4, 0, 0, major as i32)));
-        tests.extend(rule.minor.map(|minor| instruction(JUMP_IF_NOT, 5, 0, 0, minor as i32)));
-        if rule.access != ALL && rule.allow {
-            // What is allowed is decided; only if nothing is left, all is.
-            tests.push(instruction(AND, 3, 0, 0, i32::from(ALL & !rule.access)));
-            tests.push(instruction(JUMP_IF_NOT, 3, 0, 0, 0));
-        } else if rule.access != ALL {
-            // One kind of access that is denied denies the request.
+        let mut tests = vec![instruction(JUMP_IF_NOT, 2, 0, 0, kind)];
+        tests.extend(exception.major.map(|major| instruction(JUMP_IF_NOT, 4, 0, 0, major as i32)));
+        tests.extend(exception.minor.map(|minor| instruction(JUMP_IF_NOT, 5, 0, 0, minor as i32)));
+        let (bits, jump) = match state.allow {
+            true => (exception.access, JUMP_IF_EQUAL),
+            false => (ALL & !exception.access, JUMP_IF_NOT),
+        };
+        if bits != 0 {
             tests.push(instruction(COPY, 1, 3, 0, 0));
-            tests.push(instruction(AND, 1, 0, 0, i32::from(rule.access)));
-            tests.push(instruction(JUMP_IF_EQUAL, 1, 0, 0, 0));
+            tests.push(instruction(AND, 1, 0, 0, i32::from(bits)));
+            tests.push(instruction(jump, 1, 0, 0, 0));
         }
-        let is_last = tests.is_empty();
         let length = tests.len() + 2;
         for (position, test) in tests.into_iter().enumerate() {
             let is_jump = matches!(test as u8, JUMP_IF_NOT | JUMP_IF_EQUAL);
             let offset = if is_jump { (length - position - 1) as u64 } else { 0 };
             program.push(test | offset << 16);
         }
-        program.push(instruction(MOVE, 0, 0, 0, i32::from(rule.allow)));
+        program.push(instruction(MOVE, 0, 0, 0, i32::from(!state.allow)));
         program.push(instruction(EXIT, 0, 0, 0, 0));
-        // After a rule for everything nothing is ever asked, and the kernel refuses code that is not reached.
-        if is_last {
-            return program;
-        }
     }
-    program.extend([instruction(MOVE, 0, 0, 0, 0), instruction(EXIT, 0, 0, 0, 0)]);
+    program.extend([instruction(MOVE, 0, 0, 0, i32::from(state.allow)), instruction(EXIT, 0, 0, 0, 0)]);
     program
 }
 
@@ -245,31 +278,140 @@ mod tests {
         }
     }
 
+    /// A rule as a test writes it, and a request: kind, major, minor, access.
+    type Request = (Kind, u32, u32, u8);
+
+    fn rule(allow: bool, kind: Kind, major: Option<u32>, minor: Option<u32>, access: u8) -> Rule {
+        Rule { allow, kind, major, minor, access }
+    }
+
+    /// What the controller of v1 says, written from its description and not from `State`: the last rule for everything
+    /// is the verdict; of what follows, the access bits of each set of devices are those that were last made exceptions.
+    fn verdict_of_v1(rules: &[Rule], (kind, major, minor, access): Request) -> bool {
+        let start = rules.iter().rposition(|rule| rule.kind == Kind::All);
+        let default = start.is_some_and(|start| rules[start].allow);
+        let since = &rules[start.map_or(0, |start| start + 1)..];
+        let mut matched = false;
+        for (position, rule) in since.iter().enumerate() {
+            let same = |other: &Rule| (other.kind, other.major, other.minor) == (rule.kind, rule.major, rule.minor);
+            if since[..position].iter().any(same) {
+                continue;
+            }
+            let is_exception = |bit: u8| {
+                let last = since.iter().rfind(|other| same(other) && other.access & bit != 0);
+                last.is_some_and(|last| last.allow != default)
+            };
+            let bits: u8 = [MKNOD, READ, WRITE].into_iter().filter(|bit| is_exception(*bit)).sum();
+            let hits = rule.kind == kind
+                && rule.major.is_none_or(|wanted| wanted == major)
+                && rule.minor.is_none_or(|wanted| wanted == minor)
+                && bits != 0;
+            matched |= hits && if default { access & bits != 0 } else { access & !bits == 0 };
+        }
+        matched != default
+    }
+
+    fn requests(majors: &[u32], minors: &[u32]) -> Vec<Request> {
+        let mut requests = Vec::new();
+        for kind in [Kind::Char, Kind::Block] {
+            for major in majors {
+                for minor in minors {
+                    requests.extend((0..=ALL).map(|access| (kind, *major, *minor, access)));
+                }
+            }
+        }
+        requests
+    }
+
+    /// Compares program and controller for a list of rules and every request.
+    fn compare(rules: &[Rule], requests: &[Request]) {
+        let program = program(&State::after(rules));
+        for request in requests {
+            let (kind, major, minor, access) = *request;
+            let number = if kind == Kind::Block { 1 } else { 2 };
+            let said = verdict(&program, number, access.into(), major, minor);
+            assert_eq!(said, verdict_of_v1(rules, *request), "{request:?} after {rules:?}");
+        }
+    }
+
+    /// Every list of up to `length` rules.
+    fn for_each_list(universe: &[Rule], length: usize, list: &mut Vec<Rule>, action: &mut impl FnMut(&[Rule])) {
+        action(list);
+        if length > 0 {
+            for rule in universe {
+                list.push(*rule);
+                for_each_list(universe, length - 1, list, action);
+                list.pop();
+            }
+        }
+    }
+
+    fn universe(sets: &[(Kind, Option<u32>, Option<u32>)], accesses: &[u8]) -> Vec<Rule> {
+        let mut universe = vec![everything(true), everything(false)];
+        for (kind, major, minor) in sets {
+            for access in accesses {
+                universe.extend([true, false].map(|allow| rule(allow, *kind, *major, *minor, *access)));
+            }
+        }
+        universe
+    }
+
     #[test]
-    fn the_last_matching_rule_decides() {
-        let rule = |allow, kind, major, access| Rule { allow, kind, major, minor: None, access };
-        let rules = [
-            rule(false, Kind::All, None, ALL),
-            rule(true, Kind::Char, Some(1), READ | WRITE),
-            rule(false, Kind::Char, Some(1), WRITE),
-        ];
-        let program = program(&rules);
-        assert!(verdict(&program, 2, READ.into(), 1, 3));
-        assert!(!verdict(&program, 2, WRITE.into(), 1, 3));
-        assert!(!verdict(&program, 2, MKNOD.into(), 1, 3));
-        assert!(!verdict(&program, 1, READ.into(), 1, 3));
-        assert!(!verdict(&program, 2, READ.into(), 2, 3));
-        // Opened for both, one of which is denied; allowed by two rules together.
-        assert!(!verdict(&program, 2, (READ | WRITE).into(), 1, 3));
-        let apart = [rule(true, Kind::Char, Some(1), READ), rule(true, Kind::Char, None, WRITE)];
-        assert!(verdict(&super::program(&apart), 2, (READ | WRITE).into(), 1, 3));
+    fn the_program_gives_the_verdicts_of_the_v1_controller() {
+        let (c, b) = (Kind::Char, Kind::Block);
+        let requests = requests(&[1, 2], &[3, 4]);
+        // Sets of devices that contain each other, with every access.
+        let accesses: Vec<u8> = (1..=ALL).collect();
+        let nested = universe(&[(c, None, None), (c, Some(1), None), (c, Some(1), Some(3))], &accesses);
+        for_each_list(&nested, 2, &mut Vec::new(), &mut |list| compare(list, &requests));
+        // Sets that overlap or have nothing in common, with few.
+        let sets = [(c, None, None), (c, Some(1), None), (c, None, Some(3)), (c, Some(1), Some(3)), (b, Some(1), None)];
+        let crossed = universe(&sets, &[MKNOD, READ, READ | WRITE, ALL]);
+        for_each_list(&crossed, 3, &mut Vec::new(), &mut |list| compare(list, &requests));
+    }
+
+    #[test]
+    fn the_defaults_follow_the_list() {
+        let (c, b) = (Kind::Char, Kind::Block);
+        let sets = [(c, None, None), (c, Some(1), Some(3)), (c, Some(136), None), (b, None, None), (c, Some(10), None)];
+        let universe = universe(&sets, &[MKNOD, READ, READ | WRITE, ALL]);
+        let requests = requests(&[1, 10, 136], &[3, 200]);
+        for_each_list(&universe, 2, &mut Vec::new(), &mut |list| compare(&[list, &DEFAULT].concat(), &requests));
+    }
+
+    #[test]
+    fn examples_from_the_kernels_documentation() {
+        let says = |rules: &[Rule], request: Request| {
+            compare(rules, &[request]);
+            verdict_of_v1(rules, request)
+        };
+        let c = Kind::Char;
+        // Two exceptions do not add up to one.
+        let apart = [rule(true, c, Some(1), None, READ), rule(true, c, None, None, WRITE)];
+        assert!(says(&apart, (c, 1, 3, READ)) && !says(&apart, (c, 1, 3, READ | WRITE)));
+        // An exception for more devices is not narrowed by a denial of some of them.
+        let narrower = [rule(true, c, Some(1), None, ALL), rule(false, c, Some(1), Some(3), WRITE)];
+        assert!(says(&narrower, (c, 1, 3, WRITE)));
+        // Where everything is allowed, a part of a denied access is denied, too.
+        let denied = [everything(true), rule(false, c, Some(1), Some(3), WRITE)];
+        assert!(!says(&denied, (c, 1, 3, READ | WRITE)) && says(&denied, (c, 1, 3, READ)));
     }
 
     #[test]
     fn rules_are_lines_of_v1() {
-        let given = r#"[{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 10, "access": "rw"}]"#;
-        let rules = rules(&serde_json::from_str::<Vec<_>>(given).unwrap()).unwrap();
-        let lines: Vec<String> = rules.iter().take(3).map(Rule::to_string).collect();
-        assert_eq!(lines, ["a", "c 10:* rw", "c *:* m"]);
+        let given = r#"[{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 10, "access": "rw"},
+            {"allow": true, "type": "a", "major": 5, "access": "r"}, {"allow": false, "type": "b", "access": ""}]"#;
+        let rules = rules(&serde_json::from_str::<Vec<_>>(given).unwrap(), "").unwrap();
+        let lines: Vec<String> = rules.iter().take(5).map(Rule::to_string).collect();
+        assert_eq!(lines, ["a", "c 10:* rw", "a", "b *:* rwm", "c *:* m"]);
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for field in [r#""major": -2"#, r#""minor": 4294967295"#, r#""access": "x""#, r#""type": "u""#] {
+            let given = format!(r#"[{{"allow": true, "type": "c"}}, {{"allow": true, {field}}}]"#);
+            let error = rules(&serde_json::from_str::<Vec<_>>(&given).unwrap(), "here").unwrap_err().to_string();
+            assert!(error.starts_with("here/devices/1/"), "{error}");
+        }
     }
 }

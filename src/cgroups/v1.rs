@@ -2,8 +2,9 @@
 //! cgroup2 of a hybrid machine it is born, as on v2.
 
 use super::resources::Resources;
+use super::setting::{self, Setting};
 use super::{
-    Cgroups, Directory, Entrance, Shown, UNIFIED, View, devices, make_directory, open_directory, own_cgroups, write,
+    Cgroups, Directory, Entrance, Shown, UNIFIED, View, devices, limits, make_directory, open_directory, own_cgroups,
 };
 use crate::error::{Context, Error, Result};
 use crate::files;
@@ -14,47 +15,57 @@ use cgroups_rs::fs::hierarchies::mountinfo_self;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// One mounted hierarchy.
 pub struct Hierarchy {
-    /// The last component of its mount point, which by convention names its controllers.
-    name: String,
+    /// Its controllers (`cpu,cpuacct`) or its name (`name=systemd`), as in /proc/[pid]/cgroup; `unified` for cgroup2.
+    controllers: String,
     mount: PathBuf,
     /// What of the hierarchy is mounted there, usually `/`.
     root: PathBuf,
-    /// The key of its line in /proc/[pid]/cgroup: its controllers, `name=systemd`, or nothing for cgroup2.
-    key: String,
 }
 
-/// The hierarchies below /sys/fs/cgroup, each once.
-pub fn hierarchies() -> Result<Vec<Hierarchy>> {
+impl Hierarchy {
+    /// Of several mounts of one hierarchy that below /sys/fs/cgroup is the one that everybody uses, and a whole one is
+    /// better than a part.
+    fn rank(&self) -> (bool, bool) {
+        (self.mount.parent() == Some(Path::new(UNIFIED)), self.root == Path::new("/"))
+    }
+}
+
+/// The mounted hierarchies, wherever that is, each once.
+pub fn hierarchies() -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for mount in mountinfo_self() {
-        let Ok(name) = mount.mount_point.strip_prefix(UNIFIED) else {
+        let controllers = controllers(&mount.super_opts);
+        if controllers.is_empty() {
             continue;
-        };
-        let Some(name) = name.to_str().filter(|name| !name.is_empty() && !name.contains('/')) else {
-            continue;
-        };
-        let known =
-            |option: &&String| !matches!(option.as_str(), "rw" | "ro" | "xattr" | "noprefix" | "clone_children");
-        let named = mount.super_opts.iter().find(|option| option.starts_with("name="));
-        let key = match named {
-            Some(name) => name.clone(),
-            None => mount.super_opts.iter().filter(known).cloned().collect::<Vec<_>>().join(","),
-        };
-        let name = name.to_string();
-        found.retain(|hierarchy| hierarchy.name != name);
-        found.push(Hierarchy { name, mount: mount.mount_point, root: mount.mount_root, key });
+        }
+        let new = Hierarchy { controllers, mount: mount.mount_point, root: mount.mount_root };
+        match found.iter_mut().find(|known| known.controllers == new.controllers) {
+            None => found.push(new),
+            // At the same place the later mount hides the earlier.
+            Some(known) if new.mount == known.mount || new.rank() > known.rank() => *known = new,
+            Some(_) => {}
+        }
     }
     let unified = Path::new(UNIFIED).join("unified");
     if statfs(&unified).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC) {
-        let (name, root, key) = ("unified".to_string(), PathBuf::from("/"), String::new());
-        found.push(Hierarchy { name, mount: unified, root, key });
+        found.push(Hierarchy { controllers: "unified".to_string(), mount: unified, root: PathBuf::from("/") });
     }
-    Ok(found)
+    found
+}
+
+/// What of the options of a v1 super block names the hierarchy.
+fn controllers(options: &[String]) -> String {
+    const OTHERS: [&str; 7] = ["rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "favordynmods"];
+    if let Some(name) = options.iter().find(|option| option.starts_with("name=")) {
+        return name.clone();
+    }
+    let is_controller = |option: &&String| !OTHERS.contains(&option.as_str()) && !option.contains('=');
+    options.iter().filter(is_controller).cloned().collect::<Vec<_>>().join(",")
 }
 
 /// For each hierarchy its mount point and the container's path below it: an absolute cgroupsPath counts from the mount
@@ -66,26 +77,32 @@ pub fn paths(hierarchies: &[Hierarchy], given: Option<&Path>, id: &str) -> Resul
     for hierarchy in hierarchies {
         let base = match &own {
             Some(own) => {
-                // cgroups-rs lists the controllers of a hierarchy one by one.
-                let first = hierarchy.key.split(',').next().unwrap_or_default();
-                let path = own.get(&hierarchy.key).or_else(|| own.get(first)).map_or("/", String::as_str);
+                // cgroups-rs lists the controllers of a hierarchy one by one, and cgroup2 as nothing.
+                let first = hierarchy.controllers.split(',').next().filter(|first| *first != "unified");
+                let path = own.get(first.unwrap_or_default()).map_or("/", String::as_str);
                 let path = Path::new(path);
                 path.strip_prefix(&hierarchy.root).unwrap_or(path.strip_prefix("/").unwrap_or(path)).to_path_buf()
             }
             None => PathBuf::new(),
         };
         let below = clean(given).strip_prefix("/").map(|below| base.join(below)).unwrap_or_default();
-        paths.push((hierarchy.name.clone(), (hierarchy.mount.clone(), below)));
+        paths.push((hierarchy.controllers.clone(), (hierarchy.mount.clone(), below)));
     }
     Ok(paths)
 }
 
 /// Makes the directories and opens their `tasks`; the limits come beside the child's work.
-pub fn make(cgroups: &mut Cgroups) -> Result<Entrance> {
-    let mut entrance = Entrance { into: None, tasks: Vec::with_capacity(cgroups.directories.len()) };
+pub fn make(cgroups: &mut Cgroups, resources: &Resources) -> Result<Entrance> {
+    let later = limits::v1(resources)?;
+    for setting in later.iter().filter(|setting| !setting.is_optional()) {
+        if cgroups.directory(setting.controller()).is_none() {
+            return Err(not_mounted(setting));
+        }
+    }
+    let mut entrance = Entrance { into: None, tasks: Vec::with_capacity(cgroups.directories.len()), later };
     for directory in &mut cgroups.directories {
         make_directory(directory)?;
-        if directory.hierarchy.split(',').any(|controller| controller == "cpuset") {
+        if directory.has("cpuset") {
             fill_cpusets(directory)?;
         }
         open_entrance(directory, &mut entrance)?;
@@ -93,9 +110,15 @@ pub fn make(cgroups: &mut Cgroups) -> Result<Entrance> {
     Ok(entrance)
 }
 
+fn not_mounted(setting: &Setting) -> Error {
+    let Setting { file, value, .. } = setting;
+    Error::new(format!("set {file} to {value}: the controller {} is not mounted", setting.controller()))
+}
+
 /// Opens the `tasks` files of cgroups that exist.
 pub fn enter(cgroups: &Cgroups) -> Result<Entrance> {
-    let mut entrance = Entrance { into: None, tasks: Vec::with_capacity(cgroups.directories.len()) };
+    let tasks = Vec::with_capacity(cgroups.directories.len());
+    let mut entrance = Entrance { into: None, tasks, later: Vec::new() };
     for directory in &cgroups.directories {
         open_entrance(directory, &mut entrance)?;
     }
@@ -135,60 +158,45 @@ fn fill_cpusets(directory: &Directory) -> Result<()> {
 }
 
 /// Writes all limits.
-pub fn limit(cgroups: &Cgroups, resources: &Resources) -> Result<()> {
-    let open = |controller: &str| -> Result<Option<OwnedFd>> {
-        let Some(directory) =
-            cgroups.directories.iter().find(|directory| directory.hierarchy.split(',').any(|name| name == controller))
-        else {
-            return Ok(None);
-        };
-        open_directory(directory).map(Some)
-    };
-    let mut writes: Vec<(&str, &str, String)> = Vec::new();
-    let mut set = |controller, file, value: Option<String>| writes.extend(value.map(|value| (controller, file, value)));
-    let memory = &resources.memory;
-    let number = |value: Option<i64>| value.map(|value| value.to_string());
-    set("memory", "memory.limit_in_bytes", number(memory.limit));
-    // Unlimited memory with unlimited swap is what it is already, and not every kernel accounts swap.
-    set(
-        "memory",
-        "memory.memsw.limit_in_bytes",
-        number(memory.swap.filter(|swap| *swap != -1 || memory.limit.is_some())),
-    );
-    set("memory", "memory.soft_limit_in_bytes", number(memory.reservation));
-    set("memory", "memory.kmem.tcp.limit_in_bytes", number(memory.kernel_tcp));
-    set("memory", "memory.swappiness", memory.swappiness.map(|value| value.to_string()));
-    set("memory", "memory.oom_control", memory.disable_oom_killer.then(|| "1".to_string()));
-    let cpu = &resources.cpu;
-    set("cpu", "cpu.shares", cpu.shares.map(|value| value.to_string()));
-    set("cpu", "cpu.cfs_period_us", cpu.period.map(|value| value.to_string()));
-    set("cpu", "cpu.cfs_quota_us", number(cpu.quota));
-    set("cpu", "cpu.cfs_burst_us", cpu.burst.map(|value| value.to_string()));
-    set("cpu", "cpu.rt_period_us", cpu.realtime_period.map(|value| value.to_string()));
-    set("cpu", "cpu.rt_runtime_us", number(cpu.realtime_runtime));
-    set("cpu", "cpu.idle", number(cpu.idle));
-    set("cpuset", "cpuset.cpus", cpu.cpus.clone());
-    set("cpuset", "cpuset.mems", cpu.mems.clone());
-    set("pids", "pids.max", resources.pids.map(|limit| limit.to_string()));
-    let mut opened: Option<(&str, OwnedFd)> = None;
-    for (controller, file, value) in writes {
-        if opened.as_ref().is_none_or(|(name, _)| *name != controller) {
-            let fd = open(controller)?.ok_or_else(|| {
-                Error::new(format!("set {file} to {value}: the controller {controller} is not mounted"))
-            })?;
-            opened = Some((controller, fd));
-        }
-        if let Some((_, fd)) = &opened {
-            write(fd.as_fd(), file, &value)?;
-        }
+pub fn limit(cgroups: &Cgroups, settings: &[Setting], resources: &Resources) -> Result<()> {
+    let realtime = limits::realtime(&resources.cpu);
+    if !realtime.is_empty() {
+        grant_realtime(cgroups, &realtime)?;
     }
-    if !resources.unified.is_empty() {
-        return Err(Error::new("config.json: /linux/resources/unified: needs cgroup v2"));
-    }
-    match open("devices")? {
-        Some(directory) => devices::apply_v1(directory.as_fd(), &resources.devices),
+    write_all(cgroups, settings)?;
+    match cgroups.directory("devices") {
+        Some(directory) => devices::apply_v1(open_directory(directory)?.as_fd(), &resources.devices),
         None => Err(Error::new("restrict devices: the controller devices is not mounted")),
     }
+}
+
+/// Writes settings, those of each controller into its hierarchy.
+pub fn write_all(cgroups: &Cgroups, settings: &[Setting]) -> Result<()> {
+    for settings in settings.chunk_by(|a, b| a.controller() == b.controller()) {
+        let Some(setting) = settings.first() else { continue };
+        match cgroups.directory(setting.controller()) {
+            Some(directory) => setting::write_all(open_directory(directory)?.as_fd(), settings)?,
+            None if settings.iter().all(Setting::is_optional) => {}
+            None => return Err(not_mounted(setting)),
+        }
+    }
+    Ok(())
+}
+
+/// A new cgroup has no realtime to give to those below it, so each that was made above the container's gets as much as
+/// the container. What others have made is theirs to fill.
+fn grant_realtime(cgroups: &Cgroups, settings: &[Setting]) -> Result<()> {
+    let Some(Directory { path, made_from: Some(top), .. }) = cgroups.directory("cpu") else {
+        return Ok(());
+    };
+    let mut made: Vec<&Path> = path.ancestors().skip(1).take_while(|path| path.starts_with(top)).collect();
+    made.reverse();
+    for parent in made {
+        let what = || format!("give realtime to cgroup {}", parent.display());
+        let fd = files::open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY).context(|| "open").context(what)?;
+        setting::write_all(fd.as_fd(), settings).context(what)?;
+    }
+    Ok(())
 }
 
 /// A detached copy of the container's directory in each v1 hierarchy.
@@ -198,7 +206,8 @@ pub fn view(cgroups: &Cgroups) -> Result<View> {
         let path = CString::new(directory.path.as_os_str().as_encoded_bytes())?;
         let tree = sys::open_tree_clone(AT_FDCWD, &path, 0)
             .context(|| format!("open_tree(clone) {}", directory.path.display()))?;
-        shown.push(Shown { name: directory.hierarchy.clone(), tree });
+        let name = directory.hierarchy.trim_start_matches("name=").to_string();
+        shown.push(Shown { name, tree });
     }
     Ok(View::Legacy(shown))
 }
@@ -228,6 +237,6 @@ pub fn thaw(cgroups: &Cgroups) -> Result<()> {
 }
 
 fn freezer(cgroups: &Cgroups) -> Option<FreezerController> {
-    let directory = cgroups.directories.iter().find(|directory| directory.hierarchy == "freezer")?;
+    let directory = cgroups.directory("freezer")?;
     Some(FreezerController::new(directory.path.clone(), PathBuf::new(), false))
 }

@@ -1,7 +1,9 @@
 //! cgroup v2: limits first, then the child is born in its cgroup (CLONE_INTO_CGROUP).
 
-use super::resources::{Cpu, Memory, Resources};
-use super::{Cgroups, Entrance, UNIFIED, devices, make_directory, open_directory, own_cgroups, write};
+use super::devices::Rule;
+use super::resources::Resources;
+use super::setting::{self, Setting};
+use super::{Cgroups, Entrance, UNIFIED, devices, limits, make_directory, open_directory, own_cgroups};
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::rootfs::path::clean;
@@ -27,22 +29,41 @@ pub fn path(given: Option<&Path>, id: &str) -> Result<(PathBuf, PathBuf)> {
 
 /// Makes the directory, enables the controllers on the way to it, and writes every limit that does not stop the clone.
 pub fn make(cgroups: &mut Cgroups, resources: &Resources) -> Result<Entrance> {
+    let settings = limits::v2(resources)?;
     let Some(directory) = cgroups.directories.first_mut() else {
         return Err(Error::new("no cgroup was chosen"));
     };
     make_directory(directory)?;
     let fd = open_directory(directory)?;
-    let writes = writes(resources)?;
-    enable_controllers(&directory.path, &writes, resources)?;
-    for (file, value) in &writes {
-        write(fd.as_fd(), file, value)?;
+    enable_controllers(&directory.path, &settings)?;
+    if resources.memory.check_before_update {
+        check_usage(fd.as_fd(), resources)?;
     }
-    Ok(Entrance { into: Some(fd), tasks: Vec::new() })
+    // At 0 the number of processes would stop the clone.
+    let (later, now): (Vec<Setting>, Vec<Setting>) =
+        settings.into_iter().partition(|setting| setting.controller() == "pids");
+    setting::write_all(fd.as_fd(), &now)?;
+    Ok(Entrance { into: Some(fd), tasks: Vec::new(), later })
+}
+
+/// Refuses a limit below what is in use, for which v1 refuses it and v2 kills (config-linux.md: checkBeforeUpdate).
+pub fn check_usage(directory: BorrowedFd<'_>, resources: &Resources) -> Result<()> {
+    let memory = &resources.memory;
+    let usage = setting::read(directory, "memory.current")?.and_then(|text| text.trim().parse::<i64>().ok());
+    for (name, limit) in [("memory+swap", memory.swap), ("memory", memory.limit)] {
+        match (usage, limit) {
+            (Some(usage), Some(limit)) if limit > 0 && limit <= usage => {
+                return Err(Error::new(format!("rejecting {name} limit {limit} <= usage {usage}")));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Opens the directory of a container that exists.
 pub fn enter(cgroups: &Cgroups) -> Result<Entrance> {
-    Ok(Entrance { into: Some(open(cgroups)?), tasks: Vec::new() })
+    Ok(Entrance { into: Some(open(cgroups)?), tasks: Vec::new(), later: Vec::new() })
 }
 
 fn open(cgroups: &Cgroups) -> Result<OwnedFd> {
@@ -52,31 +73,27 @@ fn open(cgroups: &Cgroups) -> Result<OwnedFd> {
     open_directory(directory)
 }
 
-/// The device program, and the number of processes, which at 0 would have stopped the clone.
-pub fn limit(directory: BorrowedFd<'_>, resources: &Resources) -> Result<()> {
-    devices::apply_v2(directory, &resources.devices)?;
-    if let Some(limit) = resources.pids {
-        write(directory, "pids.max", &limit.to_string())?;
-    }
-    Ok(())
+/// The device program, and the limits that would have stopped the clone.
+pub fn limit(directory: BorrowedFd<'_>, later: &[Setting], devices: &[Rule]) -> Result<()> {
+    devices::apply_v2(directory, devices)?;
+    setting::write_all(directory, later)
 }
 
 /// SIGKILL to everything in the container's cgroup and below.
 pub fn kill(cgroups: &Cgroups) -> Result<()> {
     let fd = open(cgroups)?;
-    write(fd.as_fd(), "cgroup.kill", "1")
+    setting::write(fd.as_fd(), "cgroup.kill", "1")
 }
 
 /// Lets the container go on.
 pub fn thaw(cgroups: &Cgroups) -> Result<()> {
-    write(open(cgroups)?.as_fd(), "cgroup.freeze", "0")
+    setting::write(open(cgroups)?.as_fd(), "cgroup.freeze", "0")
 }
 
 /// Enables what the limits need in every ancestor. A controller that is not there is an error that names it.
-fn enable_controllers(path: &Path, writes: &[(&str, String)], resources: &Resources) -> Result<()> {
-    let mut wanted: Vec<&str> = writes.iter().filter_map(|(file, _)| file.split('.').next()).collect();
-    wanted.extend(resources.pids.map(|_| "pids"));
-    wanted.retain(|controller| *controller != "cgroup");
+fn enable_controllers(path: &Path, settings: &[Setting]) -> Result<()> {
+    let needed = settings.iter().filter(|setting| !setting.is_optional());
+    let mut wanted: Vec<&str> = needed.map(Setting::controller).filter(|controller| *controller != "cgroup").collect();
     wanted.sort_unstable();
     wanted.dedup();
     if wanted.is_empty() {
@@ -111,94 +128,4 @@ fn enable_controllers(path: &Path, writes: &[(&str, String)], resources: &Resour
 fn missing<'a>(ancestor: &Path, wanted: &[&'a str]) -> Option<&'a str> {
     let there = std::fs::read_to_string(ancestor.join("cgroup.controllers")).ok()?;
     wanted.iter().copied().find(|controller| !there.split_whitespace().any(|name| name == *controller))
-}
-
-/// The files and their values, in an order in which each write is legal.
-fn writes(resources: &Resources) -> Result<Vec<(&str, String)>> {
-    let mut writes: Vec<(&str, String)> = Vec::new();
-    memory(&resources.memory, &mut writes)?;
-    cpu(&resources.cpu, &mut writes)?;
-    writes.extend(resources.unified.iter().map(|(file, value)| (file.as_str(), value.clone())));
-    Ok(writes)
-}
-
-fn memory(memory: &Memory, writes: &mut Vec<(&str, String)>) -> Result<()> {
-    let amount = |value: i64| {
-        if value == -1 { "max".to_string() } else { value.to_string() }
-    };
-    let bad = |field: &str, why: &str| Err(Error::new(format!("config.json: /linux/resources/memory/{field}: {why}")));
-    // v1 limits memory and swap together, v2 swap alone.
-    match (memory.swap, memory.limit) {
-        (Some(-1), _) => writes.push(("memory.swap.max", "max".to_string())),
-        (Some(_), None | Some(-1)) => return bad("swap", "needs a limit beside it: v2 counts swap alone"),
-        (Some(swap), Some(limit)) => writes.push(("memory.swap.max", (swap - limit).to_string())),
-        (None, Some(-1)) => writes.push(("memory.swap.max", "max".to_string())),
-        (None, _) => {}
-    }
-    writes.extend(memory.limit.map(|limit| ("memory.max", amount(limit))));
-    writes.extend(memory.reservation.map(|reservation| ("memory.low", amount(reservation))));
-    if memory.kernel_tcp.is_some() {
-        return bad("kernelTCP", "has no form on cgroup v2");
-    }
-    if memory.disable_oom_killer {
-        return bad("disableOOMKiller", "has no form on cgroup v2");
-    }
-    if memory.swappiness.is_some() {
-        return bad("swappiness", "has no form on cgroup v2");
-    }
-    Ok(())
-}
-
-fn cpu(cpu: &Cpu, writes: &mut Vec<(&str, String)>) -> Result<()> {
-    if cpu.realtime_runtime.is_some() || cpu.realtime_period.is_some() {
-        return Err(Error::new("config.json: /linux/resources/cpu/realtimeRuntime: has no form on cgroup v2"));
-    }
-    // Idle and a weight exclude each other.
-    writes.extend(cpu.idle.map(|idle| ("cpu.idle", idle.to_string())));
-    writes.extend(cpu.shares.filter(|_| cpu.idle != Some(1)).map(|shares| ("cpu.weight", weight(shares).to_string())));
-    if cpu.quota.is_some() || cpu.period.is_some() {
-        let quota = match cpu.quota {
-            Some(quota) if quota > 0 => quota.to_string(),
-            _ => "max".to_string(),
-        };
-        writes.push(("cpu.max", format!("{quota} {}", cpu.period.unwrap_or(100_000))));
-    }
-    writes.extend(cpu.burst.map(|burst| ("cpu.max.burst", burst.to_string())));
-    writes.extend(cpu.cpus.clone().map(|cpus| ("cpuset.cpus", cpus)));
-    writes.extend(cpu.mems.clone().map(|mems| ("cpuset.mems", mems)));
-    Ok(())
-}
-
-/// v1's shares (2..262144, 1024 by default) as v2's weight (1..10000, 100 by default): the curve through those three
-/// points that every runtime uses, quadratic in the logarithms.
-fn weight(shares: u64) -> u64 {
-    if shares <= 2 {
-        return 1;
-    }
-    if shares >= 262_144 {
-        return 10_000;
-    }
-    let log = (shares as f64).log2();
-    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
-    10f64.powf(exponent).ceil() as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_become_weights() {
-        for (shares, expected) in [(1, 1), (2, 1), (512, 59), (1024, 100), (262_144, 10_000), (u64::MAX, 10_000)] {
-            assert_eq!(weight(shares), expected, "{shares}");
-        }
-    }
-
-    #[test]
-    fn swap_is_counted_alone() {
-        let mut writes = Vec::new();
-        memory(&Memory { limit: Some(100), swap: Some(150), ..Memory::default() }, &mut writes).unwrap();
-        assert_eq!(writes, [("memory.swap.max", "50".to_string()), ("memory.max", "100".to_string())]);
-        assert!(memory(&Memory { swap: Some(150), ..Memory::default() }, &mut writes).is_err());
-    }
 }
