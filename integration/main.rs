@@ -26,6 +26,7 @@ mod bundle;
 mod cgroups;
 mod devices;
 mod docker_like;
+mod exec;
 mod harness;
 mod hooks;
 mod kill_points;
@@ -54,6 +55,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("notify", notify::TESTS),
     ("terminal", terminal::TESTS),
     ("masks", masks::TESTS),
+    ("exec", exec::TESTS),
     ("hooks", hooks::TESTS),
     ("docker_like", docker_like::TESTS),
     ("broken_input", broken_input::TESTS),

@@ -360,6 +360,13 @@ impl Container<'_> {
         self.case.run(&all)
     }
 
+    /// `exec` with flags in front of the id, which is among the arguments.
+    pub fn exec_flags(&self, arguments: &[&str]) -> Outcome<Output> {
+        let mut all = vec!["exec"];
+        all.extend_from_slice(arguments);
+        self.case.run(&all)
+    }
+
     /// Sends it a signal.
     pub fn kill(&self, signal: &str) -> Outcome {
         self.case.run(&["kill", &self.id, signal])?.succeeds().map(drop)

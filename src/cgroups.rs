@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use setting::Setting;
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Where a single unified hierarchy is mounted; nobody puts it elsewhere.
@@ -182,7 +182,45 @@ impl Cgroups {
 
     /// The way for a further process into the container's cgroups.
     pub fn enter(&self) -> Result<Entrance> {
-        if self.unified { v2::enter(self) } else { v1::enter(self) }
+        if self.unified && !self.directories.is_empty() { v2::enter(self) } else { v1::enter(self) }
+    }
+
+    /// The same with cgroups below in place of some: each word is `[CONTROLLER[,CONTROLLER...]:]PATH`, without controllers
+    /// for all hierarchies (`exec --cgroup`). A path cannot lead out of the container's cgroup (rule R27).
+    pub fn below(&self, words: &[String]) -> Result<Cgroups> {
+        let mut chosen = self.clone();
+        for word in words {
+            let (controllers, path) = match word.split_once(':') {
+                Some((controllers, path)) => (Some(controllers), path),
+                None => (None, word.as_str()),
+            };
+            let path = Path::new(path.trim_start_matches('/'));
+            let is_below = |component| matches!(component, Component::Normal(_) | Component::CurDir);
+            if !path.components().all(is_below) || path.as_os_str().as_encoded_bytes().contains(&0) {
+                return Err(Error::new(format!("bad sub cgroup path: {}", path.display())));
+            }
+            if controllers.is_some() && self.unified {
+                return Err(Error::new(format!(
+                    "bad sub cgroup {word:?}: cgroup v2 has no controllers to choose from"
+                )));
+            }
+            for controller in controllers.map_or(vec![None], |names| names.split(',').map(Some).collect()) {
+                let wanted = |directory: &&mut Directory| controller.is_none_or(|name| directory.has(name));
+                let mut count = 0;
+                for directory in chosen.directories.iter_mut().filter(wanted) {
+                    // Of several words for one hierarchy the last counts.
+                    let own = self.directories.iter().find(|own| own.hierarchy == directory.hierarchy);
+                    if let Some(own) = own {
+                        directory.path = own.path.join(path);
+                        count += 1;
+                    }
+                }
+                if let (0, Some(name)) = (count, controller) {
+                    return Err(Error::new(format!("bad sub cgroup {word:?}: there is no controller {name}")));
+                }
+            }
+        }
+        Ok(chosen)
     }
 
     /// The processes in the container's cgroups and below them.

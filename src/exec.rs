@@ -65,15 +65,15 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
     let joined = Joined::new(&record, init, init_pidfd, &caller)?;
     let mut exec = Exec { args, container: &container, record: &record, process: &process, caller, child: None };
     let outcome = exec.run(joined, theirs).and_then(|()| run::open_console(ours.as_ref()));
-    let (Some((pid, pidfd)), console) = (exec.child, outcome) else {
-        return Err(Error::new("no process was made"));
-    };
-    let console = match console {
-        Ok(console) => console,
-        Err(error) => {
-            create::end(pid, &pidfd);
-            if let Some(file) = &args.pid_file {
-                pidfile::remove(file, pid);
+    let (console, pid, pidfd) = match (outcome, exec.child) {
+        (Ok(console), Some((pid, pidfd))) => (console, pid, pidfd),
+        (Ok(_), None) => return Err(Error::new("no process was made")),
+        (Err(error), child) => {
+            if let Some((pid, pidfd)) = child {
+                create::end(pid, &pidfd);
+                if let Some(file) = &args.pid_file {
+                    pidfile::remove(file, pid);
+                }
             }
             return Err(error.context("unable to start container process"));
         }
@@ -240,7 +240,7 @@ impl Exec<'_> {
         let pidfd_socket = args.pidfd_socket.as_deref().map(connect_to).transpose()?;
         let filter = self.container.read_filter()?;
         let keyring = create::keyring_name(&record.id, !record.keyring)?;
-        let entrance = record.cgroups.enter()?;
+        let entrance = record.cgroups.below(&args.cgroup)?.enter()?;
         let (socket, child_socket) = sync::pair()?;
         let notifies = filter.as_ref().is_some_and(Filter::notifies);
         let wait = args.pid_file.is_some() || args.pidfd_socket.is_some() || self.process.oom_score_adj.is_some();
