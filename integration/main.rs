@@ -40,6 +40,7 @@ mod process;
 mod recovery;
 mod runtime;
 mod seccomp;
+mod service;
 mod terminal;
 mod tidy;
 
@@ -54,6 +55,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("seccomp", seccomp::TESTS),
     ("notify", notify::TESTS),
     ("terminal", terminal::TESTS),
+    ("service", service::TESTS),
     ("masks", masks::TESTS),
     ("exec", exec::TESTS),
     ("hooks", hooks::TESTS),

@@ -14,6 +14,7 @@
 //! --spy SECONDS:PATH      keeps looking for PATH below the root, cwd and fds of other processes
 //! --write-self-exe        tries to open the running executables for writing (nothing is written)
 //! --put PATH=TEXT         writes TEXT into PATH
+//! --notify TEXT           sends TEXT to $NOTIFY_SOCKET
 //! --stdin                 adds what stdin holds    --out FILE    prints into FILE instead (for hooks)
 //! --quiet  --hold  --sleep SECONDS  --wait-signal N  --signal-self N  --exit N
 //! ```
@@ -140,6 +141,7 @@ struct Request {
     self_exe: bool,
     stdin: bool,
     out: Option<String>,
+    notify: Option<String>,
     quiet: bool,
     hold: bool,
     sleep: Option<u64>,
@@ -158,6 +160,7 @@ impl Request {
                 "--quiet" => request.quiet = true,
                 "--hold" => request.hold = true,
                 "--stdin" => request.stdin = true,
+                "--notify" => request.notify = Some(value()),
                 "--out" => request.out = Some(value()),
                 "--write-self-exe" => request.self_exe = true,
                 "--sleep" => request.sleep = value().parse().ok(),
@@ -226,6 +229,12 @@ impl Request {
     }
 
     fn finish(&self) -> c_int {
+        if let (Some(text), Ok(path)) = (&self.notify, std::env::var("NOTIFY_SOCKET")) {
+            let sent = std::os::unix::net::UnixDatagram::unbound().and_then(|s| s.send_to(text.as_bytes(), path));
+            if sent.is_err() {
+                return 97;
+            }
+        }
         if let Some(signal) = self.wait_signal {
             // SAFETY: the set is initialised before use; blocking and awaiting a signal touches no other memory.
             unsafe {

@@ -6,7 +6,9 @@ use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
 use crate::init::{self, Init};
 use crate::namespaces::{self, Existing, Visit};
+use crate::notify_socket::{self, Activation, Proxy};
 use crate::plan::{self, Plan};
+use crate::rootfs::mounts::Mount;
 use crate::rootfs::sources::Sources;
 use crate::seccomp::{self, Filter};
 use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Record, Root, Status};
@@ -43,6 +45,8 @@ pub struct Launched {
     pub socket: Socket,
     /// In the foreground: where the container's terminal has arrived.
     pub console: Option<OwnedFd>,
+    /// `run` under a service manager: where the container says that it is ready.
+    pub notify: Option<Proxy>,
 }
 
 /// `corten create`
@@ -61,10 +65,13 @@ fn finish(launched: &Launched) -> Result<()> {
 ///
 /// On an error the host is as it was before.
 pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
-    check_preserved(args.preserve_fds)?;
+    let activation = Activation::of_service();
+    let passed = activation.count.saturating_add(args.preserve_fds);
+    check_preserved(passed)?;
     let caller = Caller::look()?;
     let mut plan = plan::load(&args.bundle)?;
     plan.suit(&caller)?;
+    plan.add_variables(&activation.variables())?;
     let terminal = plan.process.as_ref().is_some_and(|process| process.terminal);
     let way = Way::open(terminal, mode != Mode::Foreground, args.console_socket.as_deref())?;
     if let (Some(process), Some(size)) = (&mut plan.process, way.as_ref().and_then(|way| way.size)) {
@@ -76,24 +83,50 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
 
     // Here the id becomes ours, and from here on everything is undone on an error.
     let container = Container::make(root, &args.id)?;
+    let notify = match add_notify_socket(&mut plan, &container, mode) {
+        Ok(notify) => notify,
+        Err(error) => return Err(remove_state(&container, error)),
+    };
     let (record, entrance) = match make_cgroups(&layout, &plan, &container, args, &caller) {
         Ok(made) => made,
         Err(error) => return Err(remove_state(&container, error)),
     };
-    let mut launch =
-        Launch { args, plan: &plan, caller, mode, container: &container, record: &record, child: None, hooks: false };
+    let mut launch = Launch {
+        args,
+        plan: &plan,
+        caller,
+        mode,
+        container: &container,
+        record: &record,
+        passed,
+        child: None,
+        hooks: false,
+    };
     match launch.run(entrance, theirs) {
         Ok(socket) => {
             let Some((pid, pidfd)) = launch.child else {
                 return Err(Error::new("no process was made"));
             };
-            Ok(Launched { container, record, pid, pidfd, socket, console })
+            Ok(Launched { container, record, pid, pidfd, socket, console, notify })
         }
         Err(error) => {
             let (child, hooks) = (launch.child.take(), launch.hooks);
             Err(undo(&container, &record, child.as_ref(), hooks, args.pid_file.as_deref(), error))
         }
     }
+}
+
+/// Under a service manager that wants to hear of readiness the container gets a socket for it.
+fn add_notify_socket(plan: &mut Plan, container: &Container, mode: Mode) -> Result<Option<Proxy>> {
+    if notify_socket::of_service().is_none() || !plan.rootfs.pivot {
+        return Ok(None);
+    }
+    let index = plan.rootfs.mounts.len();
+    let source = container.make_notify_directory()?;
+    plan.rootfs.mounts.push(Mount::of_runtime(index, source, notify_socket::DESTINATION));
+    plan.add_variables(&[notify_socket::VARIABLE.to_string()])?;
+    // `start` listens for a container that waits for it.
+    if mode == Mode::Create { Ok(None) } else { Proxy::listen(container) }
 }
 
 /// Decides on the cgroups, writes that down, and only then makes them (rule R18). Another corten that removes a parent
@@ -137,6 +170,8 @@ struct Launch<'a> {
     mode: Mode,
     container: &'a Container,
     record: &'a Record,
+    /// How many descriptors from 3 on are for the container.
+    passed: u32,
     /// Once there is one; what it is needed for on an error.
     child: Option<(Pid, OwnedFd)>,
     /// Whether hooks have run, so that poststop has to.
@@ -244,7 +279,7 @@ impl<'a> Launch<'a> {
             filter,
             keyring: keyring_name(&self.args.id, self.args.no_new_keyring)?,
             no_pivot: self.args.no_pivot,
-            preserve_fds: self.args.preserve_fds,
+            preserve_fds: self.passed,
         })
     }
 

@@ -82,7 +82,7 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
     if args.detach {
         return Ok(0);
     }
-    run::wait(pid, pidfd.as_fd(), console)
+    run::wait(pid, pidfd.as_fd(), console, None)
 }
 
 /// The process to run: from a file, or the container's own with what the command line changes. The defaults are those

@@ -225,6 +225,21 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Adds variables, `NAME=VALUE`, to the environment of the process, in place of those of the same name.
+    pub fn add_variables(&mut self, variables: &[String]) -> Result<()> {
+        let Some(process) = self.process.as_mut().filter(|_| !variables.is_empty()) else {
+            return Ok(());
+        };
+        for variable in variables {
+            let name = variable.split_inclusive('=').next().unwrap_or_default().as_bytes();
+            process.env.retain(|known| !known.as_bytes().starts_with(name));
+            process.env.push(CString::new(variable.as_str())?);
+        }
+        Ok(())
+    }
+}
+
 /// The mappings of a user namespace that is to be made; those of an existing one are what they are.
 fn ids(linux: &Linux, namespaces: &Namespaces) -> Result<Option<Mappings>> {
     let ids = Mappings::new(linux.uid_mappings().as_ref(), linux.gid_mappings().as_ref(), "/linux")?;

@@ -5,6 +5,7 @@ use crate::cli::RunArgs;
 use crate::console::Console;
 use crate::create::{self, Launched, Mode};
 use crate::error::{Context, Error, Result};
+use crate::notify_socket::Proxy;
 use crate::state::Lock;
 use crate::sync::Message;
 use crate::{delete, start, sys};
@@ -28,15 +29,15 @@ pub fn run(root: &Path, args: &RunArgs) -> Result<i32> {
         Ok(console) => console,
         Err(error) => return Err(launched.undo(error, pid_file)),
     };
-    let Launched { container, record, pid, pidfd, .. } = launched;
+    let Launched { container, record, pid, pidfd, notify, .. } = launched;
     if let Err(error) = start::run_poststart(&record, Some(pid)) {
         return Err(start::stop(&container, &record, error));
     }
-    if args.detach {
-        return Ok(0);
-    }
     container.unlock();
-    let status = wait(pid, pidfd.as_fd(), console)?;
+    if args.detach {
+        return notify.map_or(Ok(()), |notify| notify.wait(pid, pidfd.as_fd())).map(|()| 0);
+    }
+    let status = wait(pid, pidfd.as_fd(), console, notify)?;
     if !args.keep {
         match container.lock(Lock::Exclusive) {
             Ok(()) => {}
@@ -67,15 +68,20 @@ pub fn open_console(way: Option<&OwnedFd>) -> Result<Option<Console>> {
 
 /// Waits for the end of a child, passing signals on to it and, with a terminal, bytes both ways; reaps whatever else
 /// becomes a child of ours.
-pub fn wait(pid: Pid, pidfd: BorrowedFd<'_>, mut console: Option<Console>) -> Result<i32> {
-    let status = wait_for_end(pid, pidfd, console.as_mut())?;
+pub fn wait(pid: Pid, pidfd: BorrowedFd<'_>, mut console: Option<Console>, notify: Option<Proxy>) -> Result<i32> {
+    let status = wait_for_end(pid, pidfd, console.as_mut(), notify)?;
     if let Some(console) = console {
         console.finish();
     }
     Ok(status)
 }
 
-fn wait_for_end(pid: Pid, pidfd: BorrowedFd<'_>, mut console: Option<&mut Console>) -> Result<i32> {
+fn wait_for_end(
+    pid: Pid,
+    pidfd: BorrowedFd<'_>,
+    mut console: Option<&mut Console>,
+    mut notify: Option<Proxy>,
+) -> Result<i32> {
     let mut forwarded = SigSet::all();
     // Signals that report an error of this very process are not to be blocked.
     for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT, Signal::SIGTRAP] {
@@ -91,6 +97,7 @@ fn wait_for_end(pid: Pid, pidfd: BorrowedFd<'_>, mut console: Option<&mut Consol
     loop {
         let mut wanted = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd, PollFlags::POLLIN)];
         wanted.extend(console.iter().flat_map(|console| console.wanted()));
+        wanted.extend(notify.iter().map(|notify| PollFd::new(notify.as_fd(), PollFlags::POLLIN)));
         match poll(&mut wanted, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::from(errno).context("wait for the container: poll")),
@@ -107,6 +114,10 @@ fn wait_for_end(pid: Pid, pidfd: BorrowedFd<'_>, mut console: Option<&mut Consol
         }
         if let Some(console) = &mut console {
             console.pass_on();
+        }
+        // Being ready is said once.
+        if notify.as_ref().is_some_and(|notify| notify.pass_on(nix::unistd::getpid()).unwrap_or(true)) {
+            notify = None;
         }
         if let Some(status) = reap(pid)? {
             return Ok(status);

@@ -1,10 +1,12 @@
 //! `start`: tells the init of a created container to execute the user's program, and waits until it has.
 
 use crate::error::{Error, Result};
+use crate::notify_socket::Proxy;
 use crate::state::{Container, Lock, ProcessStat, Record, START_SOCKET, Status};
 use crate::sync::{self, Message};
 use crate::{create, delete, hooks, log};
 use nix::unistd::Pid;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 /// `corten start ID`
@@ -22,6 +24,7 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
     if record.process.is_none() {
         return Err(Error::new("config.json: /process: is required to start a container"));
     }
+    let notify = Proxy::listen(&container)?;
     let socket = sync::connect_for_start(container.directory(), START_SOCKET)?;
     socket.send(&Message::Start)?;
     // READY, then the end of the conversation: the socket has gone with execve.
@@ -46,7 +49,14 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
         return Err(create::in_init(Error::new("the program could not be executed")));
     }
     log::debug(|| format!("container {id} is running"));
-    run_poststart(&record, pid).map_err(|error| stop(&container, &record, error))
+    run_poststart(&record, pid).map_err(|error| stop(&container, &record, error))?;
+    match (notify, init.map(|init| init.pidfd()).transpose()?.flatten(), pid) {
+        (Some(notify), Some(pidfd), Some(pid)) => {
+            container.unlock();
+            notify.wait(pid, pidfd.as_fd())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The hooks that run when the program does.

@@ -6,6 +6,7 @@
 //!   init              pid and start time of init, as a symlink, made before init may go on
 //!   start.sock        the socket on which init waits for `start`; it gets this name when the container is created
 //!   seccomp.bpf       the filter, for exec
+//!   notify/           with a service manager: what the container sees at /run/notify
 //! ```
 //!
 //! What changes in a container's life is not recorded but asked of the kernel: whether init lives, and whether it has
@@ -43,7 +44,8 @@ const FILTER: &str = "seccomp.bpf";
 pub const START_SOCKET: &str = "start.sock";
 /// The same before the container is created.
 pub const EARLY_START_SOCKET: &str = ".start.sock";
-const FILES: [&str; 6] = [RECORD, INIT, FILTER, START_SOCKET, EARLY_START_SOCKET, ".state.json"];
+const NOTIFY: &str = "notify";
+const FILES: [&str; 7] = [RECORD, INIT, FILTER, START_SOCKET, EARLY_START_SOCKET, ".state.json", "notify/notify.sock"];
 
 /// What was decided about a container when it was created.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -406,6 +408,24 @@ impl Container {
         renameat(&self.fd, EARLY_START_SOCKET, &self.fd, START_SOCKET).context(|| "announce the container: rename")
     }
 
+    /// Makes the directory for the container's notify socket; its path.
+    pub fn make_notify_directory(&self) -> Result<PathBuf> {
+        let what = || "make the directory of the notify socket";
+        mkdirat(&self.fd, NOTIFY, Mode::from_bits_truncate(0o755)).context(|| "mkdir").context(what)?;
+        let root = files::canonical_directory(&self.root.path).context(what)?;
+        Ok(root.join(&self.id).join(NOTIFY))
+    }
+
+    /// Opens that directory; None if the container has none.
+    pub fn open_notify_directory(&self) -> Result<Option<OwnedFd>> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat(&self.fd, NOTIFY, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(Error::from(errno).context("open the directory of the notify socket")),
+        }
+    }
+
     /// The descriptor of the directory.
     pub fn directory(&self) -> std::os::fd::BorrowedFd<'_> {
         self.fd.as_fd()
@@ -444,7 +464,11 @@ impl Container {
         self.unlink(usual)?;
         match unlinkat(&self.root.fd, self.id.as_str(), UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-            Err(Errno::ENOTEMPTY | Errno::EEXIST) => self.unlink(rest)?,
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
+                self.unlink(rest)?;
+                // What else is in it was not made by us, and the next step says so.
+                let _ = unlinkat(&self.fd, NOTIFY, UnlinkatFlags::RemoveDir);
+            }
             Err(errno) => return Err(Error::from(errno).context(format!("remove container {}", self.id))),
         }
         match unlinkat(&self.root.fd, self.id.as_str(), UnlinkatFlags::RemoveDir) {

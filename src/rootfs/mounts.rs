@@ -119,6 +119,15 @@ impl Mount {
         Ok(mount)
     }
 
+    /// A directory of the runtime's own, shown read-only.
+    pub fn of_runtime(index: usize, source: PathBuf, destination: &str) -> Mount {
+        use crate::sys::mount_flags::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID};
+        let set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+        let attr = MountAttr { set, ..MountAttr::default() };
+        let options = Options { bind: Some(false), attr, ..Options::default() };
+        Mount { index, destination: PathBuf::from(destination), source: Source::Bind(source), options, idmap: None }
+    }
+
     /// Whether it shows a part of another file tree.
     pub fn is_bind(&self) -> bool {
         matches!(self.source, Source::Bind(_) | Source::BindInRoot(_))
