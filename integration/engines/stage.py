@@ -8,7 +8,7 @@ The sandbox has mount, PID, network, IPC, UTS and cgroup namespaces of its own, 
 layers over /etc, /var and /root that take up what is written there. With the first process of the sandbox everything ends; what
 outlives it are its cgroups, which are looked through and removed from outside.
 
-    DRIVER [--engines DIR] [RUNTIME]   DIR: engines from there before those of the machine; RUNTIME: corten's release build
+    DRIVER [--engines DIR] [RUNTIME]   DIR: engines from its bin before those of the machine, and the newest runc; RUNTIME: corten's release build
     KEEP=1                             keeps the working directory: the daemons' logs, the calls, each config.json
     ONLY=TEXT                          of the steps that stand alone only those with TEXT in their names
 
@@ -116,7 +116,7 @@ def together(number, work):
     def one(index):
         try:
             results[index] = work(index)
-        except stage.Failure as failure:
+        except Exception as failure:  # told by the thread that waits
             failures.append(failure)
 
     threads = [threading.Thread(target=one, args=(index,)) for index in range(number)]
@@ -451,7 +451,9 @@ def main(driver, script):
     runtime = os.path.realpath(options.runtime)
     # What ./setup fetches, the packages' programs, and nothing that somebody may have put into /usr/local.
     os.environ['PATH'] = f'{os.path.realpath(options.engines)}/bin:' * bool(options.engines) + f'{PACKAGES}/bin:/usr/sbin:/usr/bin:/sbin:/bin'
-    complain = [f'{name} is missing (./setup test installs it)' for name in driver.programs + (REFERENCE,) if not shutil.which(name)]
+    # New engines ask for more than the release's runc has.
+    reference = f'{CHECKOUT}/.peers/bin/runc' if options.engines else REFERENCE
+    complain = [f'{name} is missing (./setup test installs it)' for name in driver.programs + (reference,) if not shutil.which(name)]
     if os.geteuid() != 0:
         complain = ['please run it as root']
     elif not os.access(runtime, os.X_OK):
@@ -467,7 +469,7 @@ def main(driver, script):
     counts = {'passed': 0, 'failed': 0, 'skipped': 0}
     try:
         driver.prepare(work)
-        for path in (REFERENCE, runtime):
+        for path in (reference, runtime):
             for verdict, number in one_pass(driver, script, path, work).items():
                 counts[verdict] += number
     finally:
