@@ -5,6 +5,7 @@ use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
 use crate::init::{self, Init};
 use crate::namespaces::{self, Existing};
+use crate::netdev::Transfer;
 use crate::plan::{self, Plan};
 use crate::rootfs::masks;
 use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Record, Root, Status};
@@ -27,11 +28,13 @@ pub struct Launched {
     pub pidfd: OwnedFd,
     /// run: EOF tells of execve.
     pub socket: Socket,
+    /// The network devices that were moved, as long as they can be moved back.
+    pub network: Option<Transfer>,
 }
 
 /// `corten create`
 pub fn create(root: &Path, args: &CreateArgs) -> Result<()> {
-    let launched = launch(root, args, true)?;
+    let mut launched = launch(root, args, true)?;
     finish(&launched).map_err(|error| launched.undo(error, args.pid_file.as_deref()))
 }
 
@@ -59,18 +62,28 @@ pub fn launch(root: &Path, args: &CreateArgs, start_later: bool) -> Result<Launc
         Ok(made) => made,
         Err(error) => return Err(remove_state(&container, error)),
     };
-    let mut launch =
-        Launch { args, plan: &plan, start_later, container: &container, record: &record, child: None, hooks: false };
+    let mut launch = Launch {
+        args,
+        plan: &plan,
+        start_later,
+        container: &container,
+        record: &record,
+        child: None,
+        network: None,
+        hooks: false,
+    };
     match launch.run(entrance) {
         Ok(socket) => {
             let Some((pid, pidfd)) = launch.child else {
                 return Err(Error::new("no process was made"));
             };
-            Ok(Launched { container, record, pid, pidfd, socket })
+            let network = launch.network.take();
+            Ok(Launched { container, record, pid, pidfd, socket, network })
         }
         Err(error) => {
-            let (child, hooks) = (launch.child.take(), launch.hooks);
-            Err(undo(&container, &record, child.as_ref(), hooks, args.pid_file.as_deref(), error))
+            let (child, mut network, hooks) = (launch.child.take(), launch.network.take(), launch.hooks);
+            let pid_file = args.pid_file.as_deref();
+            Err(undo(&container, &record, child.as_ref(), network.as_mut(), hooks, pid_file, error))
         }
     }
 }
@@ -105,6 +118,8 @@ struct Launch<'a> {
     record: &'a Record,
     /// Once there is one; what it is needed for on an error.
     child: Option<(Pid, OwnedFd)>,
+    /// Likewise.
+    network: Option<Transfer>,
     /// Whether hooks have run, so that poststop has to.
     hooks: bool,
 }
@@ -169,9 +184,12 @@ impl Launch<'_> {
             self.container.write_init(InitProcess::of_child(pid)?)?;
         }
         limited?;
+        if !plan.net_devices.is_empty() {
+            self.move_devices(&socket)?;
+        }
         // A child that has died already left an error in the socket, or its end tells.
         let _ = socket.send(&Message::Go);
-        self.converse(&socket)?;
+        self.converse(&socket, &Message::Ready)?;
         if let (Some(file), Some((pid, _))) = (&self.args.pid_file, &self.child) {
             pidfile::write(file, *pid)?;
         }
@@ -181,11 +199,21 @@ impl Launch<'_> {
         Ok(socket)
     }
 
-    /// Answers the child until it is ready.
-    fn converse(&mut self, socket: &Socket) -> Result<()> {
+    /// Moves network devices into the namespace that the child is in by then; before the hooks and the sysctls, which are
+    /// for them, too.
+    fn move_devices(&mut self, socket: &Socket) -> Result<()> {
+        self.converse(socket, &Message::Network)?;
+        if let Some((_, pidfd)) = &self.child {
+            self.network.insert(Transfer::to(pidfd.as_fd())?).move_all(&self.plan.net_devices)?;
+        }
+        Ok(())
+    }
+
+    /// Answers the child until it says what is awaited.
+    fn converse(&mut self, socket: &Socket, awaited: &Message) -> Result<()> {
         loop {
             match socket.receive()? {
-                Some(Message::Ready) => return Ok(()),
+                Some(message) if message == *awaited => return Ok(()),
                 Some(Message::Hooks) => {
                     self.run_hooks()?;
                     let _ = socket.send(&Message::HooksDone);
@@ -244,11 +272,14 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
     let existing = plan.namespaces.open()?;
     for namespace in &existing {
         let names = plan.hostname.is_some() || plan.domainname.is_some();
-        let changes = !plan.sysctls.is_empty() || names && namespace.kind == CloneFlags::CLONE_NEWUTS;
+        let devices = !plan.net_devices.is_empty();
+        let changes = !plan.sysctls.is_empty()
+            || names && namespace.kind == CloneFlags::CLONE_NEWUTS
+            || devices && namespace.kind == CloneFlags::CLONE_NEWNET;
         if changes && namespace.is_own()? {
             let name = namespaces::name(namespace.kind);
             return Err(Error::new(format!("{} is the runtime's own {name} namespace", namespace.path.display()))
-                .hint("sysctl and hostname would change the host"));
+                .hint("sysctl, hostname and netDevices would change the host"));
         }
     }
     Ok(existing)
@@ -256,9 +287,9 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
 
 impl Launched {
     /// Takes everything back after an error that came later than `launch`.
-    pub fn undo(&self, error: Error, pid_file: Option<&Path>) -> Error {
+    pub fn undo(&mut self, error: Error, pid_file: Option<&Path>) -> Error {
         let child = self.pidfd.try_clone().ok().map(|pidfd| (self.pid, pidfd));
-        undo(&self.container, &self.record, child.as_ref(), true, pid_file, error)
+        undo(&self.container, &self.record, child.as_ref(), self.network.as_mut(), true, pid_file, error)
     }
 }
 
@@ -267,16 +298,22 @@ pub fn in_init(error: Error) -> Error {
     error.context("unable to start container process: error during container init")
 }
 
-/// The state as before: no process, no cgroup, no directory, no pid file. What cannot be undone is named (rule R24).
+/// The state as before: network devices where they were, no process, no cgroup, no directory, no pid file. What cannot be
+/// undone is named (rule R24).
 fn undo(
     container: &Container,
     record: &Record,
     child: Option<&(Pid, OwnedFd)>,
+    network: Option<&mut Transfer>,
     hooks: bool,
     pid_file: Option<&Path>,
     error: Error,
 ) -> Error {
     let mut error = error;
+    // A namespace that ends takes virtual devices with it.
+    if let Some(Err(left)) = network.map(Transfer::undo) {
+        error = error.hint(format!("and undoing it failed: {left}"));
+    }
     if let Some((pid, pidfd)) = child {
         end(*pid, pidfd);
         if let Some(file) = pid_file {

@@ -111,7 +111,7 @@ pub fn features() -> Result<()> {
             "selinux": {"enabled": false},
             "intelRdt": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": false}},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
         },
         "annotations": {
             "io.github.seccomp.libseccomp.version": library_version(),

@@ -78,6 +78,10 @@ impl Init<'_> {
         // Namespaces first: what is mounted below shows what they hold.
         namespaces::join(&self.existing)?;
         self.unshare_network()?;
+        if !self.plan.net_devices.is_empty() {
+            // The parent moves them before it says GO.
+            self.socket.send(&Message::Network)?;
+        }
         self.set_names()?;
 
         // Beside this the parent writes the limits and the record.

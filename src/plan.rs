@@ -10,6 +10,7 @@ use crate::files;
 use crate::json;
 use crate::log;
 use crate::namespaces::Namespaces;
+use crate::netdev;
 use crate::rootfs::Rootfs;
 use crate::sysctl::{self, Sysctl};
 use nix::fcntl::OFlag;
@@ -31,6 +32,7 @@ pub struct Plan {
     /// None: `create` works, `start` does not (runtime.md: start).
     pub process: Option<Process>,
     pub namespaces: Namespaces,
+    pub net_devices: Vec<netdev::Device>,
     pub rootfs: Rootfs,
     pub hostname: Option<String>,
     pub domainname: Option<String>,
@@ -174,6 +176,7 @@ impl Plan {
             crate::seccomp::check(profile)?;
         }
         Ok(Plan {
+            net_devices: netdev::plan(linux.net_devices().as_ref(), &namespaces)?,
             sysctls: sysctl::plan(linux.sysctl().as_ref(), &namespaces, hostname.is_some(), domainname.is_some())?,
             cgroup: cgroups::Config::new(linux.cgroups_path().as_deref(), linux.resources().as_ref())?,
             seccomp: linux.seccomp().clone(),
@@ -248,7 +251,6 @@ fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
         ("/linux/uidMappings", linux.is_some_and(|l| l.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/gidMappings", linux.is_some_and(|l| l.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/timeOffsets", linux.is_some_and(|l| l.time_offsets().as_ref().is_some_and(|m| !m.is_empty()))),
-        ("/linux/netDevices", linux.is_some_and(|l| l.net_devices().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/intelRdt", linux.is_some_and(|l| l.intel_rdt().is_some())),
         ("/linux/memoryPolicy", linux.is_some_and(|l| l.memory_policy().is_some())),
         ("/linux/personality", linux.is_some_and(|l| l.personality().is_some())),

@@ -20,12 +20,14 @@ pub fn run(root: &Path, args: &RunArgs) -> Result<i32> {
     if !args.no_subreaper && !args.detach {
         nix::sys::prctl::set_child_subreaper(true).context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     }
-    let launched = create::launch(root, &args.create, false)?;
+    let mut launched = create::launch(root, &args.create, false)?;
     let pid_file = args.create.pid_file.as_deref();
     if let Err(error) = confirm(&launched) {
         return Err(launched.undo(error, pid_file));
     }
-    let Launched { container, record, pid, pidfd, .. } = launched;
+    let Launched { container, record, pid, pidfd, network, .. } = launched;
+    // Now the devices are the container's: we must not keep its network namespace alive.
+    drop(network);
     let poststart = record.hooks.poststart().as_deref().unwrap_or_default();
     if let Err(error) = hooks::run("poststart", poststart, &record.to_json(Status::Running, Some(pid))) {
         return Err(start::stop(&container, &record, error));

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! parent                                   container init
+//!    <--------------------------- NETWORK ---- [only with netDevices] it is in its network namespace
 //!    GO ------------------------------------> the pid is on disk: enter the cgroups, finish the mounts
 //!    <----------------------------- HOOKS ---- [only if there are any] the mounts are there
 //!    HOOKS DONE ----------------------------> prestart and createRuntime have run
@@ -30,6 +31,7 @@ const MAX_TEXT: usize = 16 * 1024;
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
+    Network,
     Go,
     Hooks,
     HooksDone,
@@ -54,6 +56,7 @@ pub fn pair() -> Result<(Socket, Socket)> {
 impl Message {
     fn kind(&self) -> u8 {
         match self {
+            Message::Network => b'n',
             Message::Go => b'g',
             Message::Hooks => b'h',
             Message::HooksDone => b'd',
@@ -101,6 +104,7 @@ impl Socket {
             return Ok(None);
         };
         let message = match kind {
+            b'n' => Message::Network,
             b'g' => Message::Go,
             b'h' => Message::Hooks,
             b'd' => Message::HooksDone,
