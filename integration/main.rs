@@ -34,6 +34,7 @@ mod lifecycle;
 mod masks;
 mod mounts;
 mod namespaces;
+mod netdev;
 mod process;
 mod recovery;
 mod runtime;
@@ -46,6 +47,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("process", process::TESTS),
     ("mounts", mounts::TESTS),
     ("namespaces", namespaces::TESTS),
+    ("netdev", netdev::TESTS),
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("seccomp", seccomp::TESTS),
