@@ -35,6 +35,7 @@ mod lifecycle;
 mod masks;
 mod mounts;
 mod namespaces;
+mod netdev;
 mod notify;
 mod process;
 mod recovery;
@@ -50,6 +51,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("process", process::TESTS),
     ("mounts", mounts::TESTS),
     ("namespaces", namespaces::TESTS),
+    ("netdev", netdev::TESTS),
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("seccomp", seccomp::TESTS),

@@ -16,6 +16,7 @@
 //! --put PATH=TEXT         writes TEXT into PATH
 //! --notify TEXT           sends TEXT to $NOTIFY_SOCKET
 //! --stdin                 adds what stdin holds    --out FILE    prints into FILE instead (for hooks)
+//! --network               adds the network devices
 //! --quiet  --hold  --sleep SECONDS  --wait-signal N  --signal-self N  --exit N
 //! ```
 #![allow(
@@ -140,6 +141,7 @@ struct Request {
     actions: Vec<(String, String)>,
     self_exe: bool,
     stdin: bool,
+    network: bool,
     out: Option<String>,
     notify: Option<String>,
     quiet: bool,
@@ -161,6 +163,7 @@ impl Request {
                 "--hold" => request.hold = true,
                 "--stdin" => request.stdin = true,
                 "--notify" => request.notify = Some(value()),
+                "--network" => request.network = true,
                 "--out" => request.out = Some(value()),
                 "--write-self-exe" => request.self_exe = true,
                 "--sleep" => request.sleep = value().parse().ok(),
@@ -217,6 +220,9 @@ impl Request {
             let mut text = String::new();
             let read = io::stdin().read_to_string(&mut text);
             answers.insert("stdin".to_owned(), read.map_or(Value::Null, |_| json!(text)));
+        }
+        if self.network {
+            answers.insert("network".to_owned(), network());
         }
         if self.self_exe {
             let attempt = |path: &str| outcome(OpenOptions::new().write(true).open(path));
@@ -317,6 +323,52 @@ fn open_fds() -> Value {
             json!({"fd": fd, "target": target.map(|path| path.to_string_lossy().into_owned())})
         })
         .collect()
+}
+
+/// The network devices by name; an IPv4 address with a label is listed by that.
+fn network() -> Value {
+    let mut devices = Map::new();
+    for entry in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+        let device = devices.entry(entry.interface_name.clone()).or_insert_with(|| json!({"addresses": []}));
+        device["up"] = json!(entry.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP));
+        device["mtu"] = json!(mtu(&entry.interface_name));
+        let Some(address) = entry.address else { continue };
+        if let Some(link) = address.as_link_addr() {
+            let bytes = link.addr().unwrap_or_default();
+            device["mac"] = json!(bytes.map(|byte| format!("{byte:02x}")).join(":"));
+        }
+        let mask = entry.netmask;
+        let ip = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+            (Some(v4), _) => {
+                let mask = mask.and_then(|mask| mask.as_sockaddr_in().map(|mask| u32::from(mask.ip()).count_ones()));
+                format!("{}/{}", v4.ip(), mask.unwrap_or(0))
+            }
+            (_, Some(v6)) => {
+                let mask = mask.and_then(|mask| mask.as_sockaddr_in6().map(|mask| u128::from(mask.ip()).count_ones()));
+                format!("{}/{}", v6.ip(), mask.unwrap_or(0))
+            }
+            _ => continue,
+        };
+        if let Some(addresses) = device["addresses"].as_array_mut() {
+            addresses.push(json!(ip));
+        }
+    }
+    Value::Object(devices)
+}
+
+/// SIOCGIFMTU (netdevice(7))
+fn mtu(device: &str) -> Option<c_int> {
+    // SAFETY: an ifreq of zeroes is valid, the kernel fills it in, and the descriptor is ours.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().take(15).zip(device.bytes()) {
+            *to = from as c_char;
+        }
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        let result = libc::ioctl(socket, libc::SIOCGIFMTU as _, &raw mut request);
+        libc::close(socket);
+        (result == 0).then_some(request.ifr_ifru.ifru_mtu)
+    }
 }
 
 fn environment() -> Vec<String> {

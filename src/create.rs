@@ -6,6 +6,7 @@ use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
 use crate::init::{self, Init};
 use crate::namespaces::{self, Existing, Visit};
+use crate::netdev::Transfer;
 use crate::notify_socket::{self, Activation, Proxy};
 use crate::plan::{self, Plan};
 use crate::rootfs::mounts::Mount;
@@ -47,11 +48,13 @@ pub struct Launched {
     pub console: Option<OwnedFd>,
     /// `run` under a service manager: where the container says that it is ready.
     pub notify: Option<Proxy>,
+    /// The network devices that were moved, as long as they can be moved back.
+    pub network: Option<Transfer>,
 }
 
 /// `corten create`
 pub fn create(root: &Path, args: &CreateArgs) -> Result<()> {
-    let launched = launch(root, args, Mode::Create)?;
+    let mut launched = launch(root, args, Mode::Create)?;
     finish(&launched).map_err(|error| launched.undo(error, args.pid_file.as_deref()))
 }
 
@@ -100,6 +103,8 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
         record: &record,
         passed,
         child: None,
+        network: None,
+        outputs: hooks::Outputs::default(),
         hooks: false,
     };
     match launch.run(entrance, theirs) {
@@ -107,11 +112,13 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
             let Some((pid, pidfd)) = launch.child else {
                 return Err(Error::new("no process was made"));
             };
-            Ok(Launched { container, record, pid, pidfd, socket, console, notify })
+            let network = launch.network.take();
+            Ok(Launched { container, record, pid, pidfd, socket, console, notify, network })
         }
         Err(error) => {
-            let (child, hooks) = (launch.child.take(), launch.hooks);
-            Err(undo(&container, &record, child.as_ref(), hooks, args.pid_file.as_deref(), error))
+            let (child, mut network, hooks) = (launch.child.take(), launch.network.take(), launch.hooks);
+            let pid_file = args.pid_file.as_deref();
+            Err(undo(&container, &record, child.as_ref(), network.as_mut(), hooks, pid_file, error))
         }
     }
 }
@@ -174,6 +181,10 @@ struct Launch<'a> {
     passed: u32,
     /// Once there is one; what it is needed for on an error.
     child: Option<(Pid, OwnedFd)>,
+    /// Likewise.
+    network: Option<Transfer>,
+    /// Where hooks write to.
+    outputs: hooks::Outputs,
     /// Whether hooks have run, so that poststop has to.
     hooks: bool,
 }
@@ -201,7 +212,7 @@ impl<'a> Launch<'a> {
         log::debug(|| format!("init of container {} has pid {pid}", self.args.id));
         self.child = Some((pid, pidfd));
         let (filter, waits) = (init.filter.take(), init.wait);
-        let outputs = std::mem::take(&mut init.outputs);
+        self.outputs = std::mem::take(&mut init.outputs);
         // Above all its end of the socket: as long as we hold it there is no EOF.
         sys::close_together(init.into_descriptors());
         self.settle(&socket)?;
@@ -224,9 +235,12 @@ impl<'a> Launch<'a> {
             self.container.write_init(InitProcess::of_child(pid)?)?;
         }
         limited?;
+        if !plan.net_devices.is_empty() {
+            self.move_devices(&socket)?;
+        }
         // A child that has died already left an error in the socket, or its end tells.
         let _ = socket.send(&Message::Go);
-        self.converse(&socket, &outputs)?;
+        self.converse(&socket, &Message::Ready)?;
         if let Some((pid, pidfd)) = &self.child {
             if let Some(file) = &self.args.pid_file {
                 pidfile::write(file, *pid)?;
@@ -338,13 +352,23 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
-    /// Answers the child until it is ready.
-    fn converse(&mut self, socket: &Socket, outputs: &hooks::Outputs) -> Result<()> {
+    /// Moves network devices into the namespace that the child is in by then; before the hooks and the sysctls, which are
+    /// for them, too.
+    fn move_devices(&mut self, socket: &Socket) -> Result<()> {
+        self.converse(socket, &Message::Network)?;
+        if let Some((_, pidfd)) = &self.child {
+            self.network.insert(Transfer::to(pidfd.as_fd())?).move_all(&self.plan.net_devices)?;
+        }
+        Ok(())
+    }
+
+    /// Answers the child until it says what is awaited.
+    fn converse(&mut self, socket: &Socket, awaited: &Message) -> Result<()> {
         loop {
             match socket.receive()? {
-                Some(Message::Ready) => return Ok(()),
+                Some(message) if message == *awaited => return Ok(()),
                 Some(Message::Hooks) => {
-                    self.run_hooks(outputs)?;
+                    self.run_hooks()?;
                     let _ = socket.send(&Message::HooksDone);
                 }
                 Some(Message::Init(pid)) => self.adopt(Pid::from_raw(pid), socket)?,
@@ -375,12 +399,12 @@ impl<'a> Launch<'a> {
     }
 
     #[allow(deprecated, reason = "prestart is deprecated in the specification, and engines still use it")]
-    fn run_hooks(&mut self, outputs: &hooks::Outputs) -> Result<()> {
+    fn run_hooks(&mut self) -> Result<()> {
         self.hooks = true;
         let state = self.record.to_json(Status::Creating, self.child.as_ref().map(|(pid, _)| *pid));
         let hooks = &self.plan.hooks;
-        hooks::run("prestart", hooks.prestart().as_deref().unwrap_or_default(), &state, outputs)?;
-        hooks::run("createRuntime", hooks.create_runtime().as_deref().unwrap_or_default(), &state, outputs)
+        hooks::run("prestart", hooks.prestart().as_deref().unwrap_or_default(), &state, &self.outputs)?;
+        hooks::run("createRuntime", hooks.create_runtime().as_deref().unwrap_or_default(), &state, &self.outputs)
     }
 
     /// The child has handed over to another one: that is init now.
@@ -419,11 +443,14 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
     let existing = plan.namespaces.open()?;
     for namespace in &existing {
         let names = plan.hostname.is_some() || plan.domainname.is_some();
-        let changes = !plan.sysctls.is_empty() || names && namespace.kind == CloneFlags::CLONE_NEWUTS;
+        let devices = !plan.net_devices.is_empty();
+        let changes = !plan.sysctls.is_empty()
+            || names && namespace.kind == CloneFlags::CLONE_NEWUTS
+            || devices && namespace.kind == CloneFlags::CLONE_NEWNET;
         if changes && namespace.is_own()? {
             let name = namespaces::name(namespace.kind);
             return Err(Error::new(format!("{} is the runtime's own {name} namespace", namespace.path.display()))
-                .hint("sysctl and hostname would change the host"));
+                .hint("sysctl, hostname and netDevices would change the host"));
         }
     }
     Ok(existing)
@@ -431,9 +458,9 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
 
 impl Launched {
     /// Takes everything back after an error that came later than `launch`.
-    pub fn undo(&self, error: Error, pid_file: Option<&Path>) -> Error {
+    pub fn undo(&mut self, error: Error, pid_file: Option<&Path>) -> Error {
         let child = self.pidfd.try_clone().ok().map(|pidfd| (self.pid, pidfd));
-        undo(&self.container, &self.record, child.as_ref(), true, pid_file, error)
+        undo(&self.container, &self.record, child.as_ref(), self.network.as_mut(), true, pid_file, error)
     }
 }
 
@@ -442,16 +469,22 @@ pub fn in_init(error: Error) -> Error {
     error.context("unable to start container process: error during container init")
 }
 
-/// The state as before: no process, no cgroup, no directory, no pid file. What cannot be undone is named (rule R24).
+/// The state as before: network devices where they were, no process, no cgroup, no directory, no pid file. What cannot be
+/// undone is named (rule R24).
 fn undo(
     container: &Container,
     record: &Record,
     child: Option<&(Pid, OwnedFd)>,
+    network: Option<&mut Transfer>,
     hooks: bool,
     pid_file: Option<&Path>,
     error: Error,
 ) -> Error {
     let mut error = error;
+    // A namespace that ends takes virtual devices with it.
+    if let Some(Err(left)) = network.map(Transfer::undo) {
+        error = error.hint(format!("and undoing it failed: {left}"));
+    }
     if let Some((pid, pidfd)) = child {
         end(*pid, pidfd);
         if let Some(file) = pid_file {

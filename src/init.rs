@@ -88,6 +88,10 @@ impl Init<'_> {
 
         // Namespaces first: what is mounted below shows what they hold.
         let groups_are_fixed = self.enter_namespaces()?;
+        if !self.plan.net_devices.is_empty() {
+            // The parent moves them before it says GO.
+            self.socket.send(&Message::Network)?;
+        }
         self.set_names()?;
 
         // Beside this the parent writes the limits and the record.

@@ -11,6 +11,7 @@ use crate::files;
 use crate::json;
 use crate::log;
 use crate::namespaces::{CLONE_NEWTIME, Namespaces};
+use crate::netdev;
 use crate::rootfs::Rootfs;
 use crate::sysctl::{self, Sysctl};
 use crate::terminal::Size;
@@ -39,6 +40,7 @@ pub struct Plan {
     pub ids: Option<Mappings>,
     /// What timens_offsets takes (proc(5)), for a time namespace that is made; empty: nothing.
     pub time_offsets: String,
+    pub net_devices: Vec<netdev::Device>,
     pub rootfs: Rootfs,
     pub hostname: Option<String>,
     pub domainname: Option<String>,
@@ -189,6 +191,7 @@ impl Plan {
             crate::seccomp::check(profile)?;
         }
         Ok(Plan {
+            net_devices: netdev::plan(linux.net_devices().as_ref(), &namespaces)?,
             sysctls: sysctl::plan(linux.sysctl().as_ref(), &namespaces, hostname.is_some(), domainname.is_some())?,
             cgroup: cgroups::Config::new(linux.cgroups_path().as_deref(), linux.resources().as_ref())?,
             seccomp: linux.seccomp().clone(),
@@ -329,7 +332,6 @@ fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
         ("/solaris", spec.solaris().is_some()),
         ("/vm", spec.vm().is_some()),
         ("/zos", spec.zos().is_some()),
-        ("/linux/netDevices", linux.is_some_and(|l| l.net_devices().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/intelRdt", linux.is_some_and(|l| l.intel_rdt().is_some())),
         ("/linux/memoryPolicy", linux.is_some_and(|l| l.memory_policy().is_some())),
         ("/linux/personality", linux.is_some_and(|l| l.personality().is_some())),

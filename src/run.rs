@@ -23,13 +23,15 @@ pub fn run(root: &Path, args: &RunArgs) -> Result<i32> {
         nix::sys::prctl::set_child_subreaper(true).context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     }
     let mode = if args.detach { Mode::Detached } else { Mode::Foreground };
-    let launched = create::launch(root, &args.create, mode)?;
+    let mut launched = create::launch(root, &args.create, mode)?;
     let pid_file = args.create.pid_file.as_deref();
     let console = match confirm(&launched).and_then(|()| open_console(launched.console.as_ref())) {
         Ok(console) => console,
         Err(error) => return Err(launched.undo(error, pid_file)),
     };
-    let Launched { container, record, pid, pidfd, notify, .. } = launched;
+    let Launched { container, record, pid, pidfd, notify, network, .. } = launched;
+    // Now the devices are the container's: we must not keep its network namespace alive.
+    drop(network);
     if let Err(error) = start::run_poststart(&record, Some(pid)) {
         return Err(start::stop(&container, &record, error));
     }

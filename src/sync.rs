@@ -6,6 +6,7 @@
 //!    ADOPTED -------------------------------> its pid is on disk
 //!    <--------------------------- UNSHARED ---- [only with time offsets] the time namespace is there, nobody in it
 //!    MAPPED --------------------------------> [only with a new user namespace or time offsets] ids and offsets are set
+//!    <--------------------------- NETWORK ---- [only with netDevices] it is in its network namespace
 //!    GO ------------------------------------> the pid is on disk: enter the cgroups, finish the mounts
 //!    <----------------------------- HOOKS ---- [only if there are any] the mounts are there
 //!    HOOKS DONE ----------------------------> prestart and createRuntime have run
@@ -38,6 +39,7 @@ const MAX_TEXT: usize = 16 * 1024;
 pub enum Message {
     Unshared,
     Mapped,
+    Network,
     Go,
     Hooks,
     HooksDone,
@@ -69,6 +71,7 @@ impl Message {
             Message::Mapped => b'm',
             Message::Adopted => b'a',
             Message::Notify(_) => b'n',
+            Message::Network => b'w',
             Message::Go => b'g',
             Message::Hooks => b'h',
             Message::HooksDone => b'd',
@@ -119,6 +122,7 @@ impl Socket {
             b'u' => Message::Unshared,
             b'm' => Message::Mapped,
             b'a' => Message::Adopted,
+            b'w' => Message::Network,
             b'g' => Message::Go,
             b'h' => Message::Hooks,
             b'd' => Message::HooksDone,

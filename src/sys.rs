@@ -605,6 +605,16 @@ pub fn set_interface_up(socket: BorrowedFd<'_>, name: &CStr) -> SysResult<()> {
     Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, request.as_mut_ptr()) }).map(drop)
 }
 
+/// `setsockopt(socket, SOL_NETLINK, NETLINK_EXT_ACK, 1)`: the kernel adds a reason in words to its errors (netlink(7)).
+pub fn explain_netlink_errors(socket: BorrowedFd<'_>) -> SysResult<()> {
+    let (one, size) = (1i32, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the option takes an int, which outlives the call.
+    Errno::result(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, (&raw const one).cast(), size)
+    })
+    .map(drop)
+}
+
 /// `poll(2)` of 0-2, which tells of a descriptor that is not open: whether one is not.
 pub fn has_closed_stdio() -> bool {
     let mut fds = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
