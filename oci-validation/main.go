@@ -52,7 +52,8 @@ func main() {
 	if len(words) > 0 && words[0] == "--compare" {
 		command, words = compare, words[1:]
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// Whatever ends the run, also a reader that has gone, what it made is removed.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 	success, err := command(ctx, words)
 	switch {
