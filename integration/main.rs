@@ -32,6 +32,7 @@ mod hooks;
 mod kill_points;
 mod leftovers;
 mod lifecycle;
+mod limits;
 mod masks;
 mod mounts;
 mod namespaces;
@@ -49,6 +50,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("namespaces", namespaces::TESTS),
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
+    ("limits", limits::TESTS),
     ("seccomp", seccomp::TESTS),
     ("masks", masks::TESTS),
     ("hooks", hooks::TESTS),
