@@ -525,6 +525,9 @@ fn a_reused_pid_is_not_killed(case: &Case) -> Outcome {
     if case.machine.name == "crun" {
         return skip("not tried: what it takes for the cgroup of the stranger could be everybody's");
     }
+    if !Path::new("/proc/sys/kernel/ns_last_pid").exists() {
+        return skip("the kernel has no ns_last_pid (CONFIG_CHECKPOINT_RESTORE)");
+    }
     let bundle = case.bundle()?.probe(&["--quiet", "--hold"]);
     bundle.write()?;
     let script = format!(

@@ -415,7 +415,8 @@ fn bad_ids() -> Vec<String> {
 }
 
 /// Runs in a box: a new mount namespace whose root is an overlay of the host's, so that a runtime that deletes what it
-/// should not deletes a copy. crun 1.8.1 empties the host with `delete --force /`, so that only corten is tried.
+/// should not deletes a copy. (The directory of the tests may be a mount of its own.) crun 1.8.1 empties the host with
+/// `delete --force /`, so that only corten is tried.
 fn bad_ids_are_refused_by_every_command(case: &Case) -> Outcome {
     if !case.machine.is_corten() {
         return skip("only tried with corten: other runtimes have deleted the host's root file system");
@@ -424,6 +425,7 @@ fn bad_ids_are_refused_by_every_command(case: &Case) -> Outcome {
     bundle.write()?;
     let quote = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
     let path = |path: &Path| quote(&path.to_string_lossy());
+    let tmp = path(&case.machine.tmp);
     let boxed = case.dir.join("box");
     fs::create_dir(&boxed)?;
     let parent = case.dir.join("parent");
@@ -439,8 +441,8 @@ fn bad_ids_are_refused_by_every_command(case: &Case) -> Outcome {
         for command in ["state", "kill", "delete", "delete --force", "start", "exec", "run", "create", "run -d"] {
             let tail = if command == "exec" { "true" } else { "" };
             script += &format!(
-                "timeout 5 {} --root {root} {command} -- {} {tail} >out 2>err </dev/null; echo \"$? $(wc -l <err) {command} {}\"\n",
-                path(&case.machine.runtime),
+                "timeout {} /runtime --root {root} {command} -- {} {tail} >out 2>err </dev/null; echo \"$? $(wc -l <err) {command} {}\"\n",
+                5 * case.machine.patience,
                 quote(&id),
                 quote(&id.chars().take(12).collect::<String>()).replace(['\n', '"', '$', '`', '\\'], "?"),
             );
@@ -453,11 +455,14 @@ fn bad_ids_are_refused_by_every_command(case: &Case) -> Outcome {
     fs::write(case.dir.join("inner.sh"), script)?;
     let outer = format!(
         "set -e; b={}; mount -t tmpfs none $b; mkdir $b/upper $b/work $b/root; \
-         mount -t overlay -o lowerdir=/,upperdir=$b/upper,workdir=$b/work none $b/root; \
+         mount -t overlay -o lowerdir=/,upperdir=$b/upper,workdir=$b/work none $b/root; cp {} $b/root/runtime; \
+         if [ ! -e $b/root{tmp} ]; then mkdir -p $b/upper2 $b/work2 $b/root{tmp}; \
+         mount -t overlay -o lowerdir={tmp},upperdir=$b/upper2,workdir=$b/work2 none $b/root{tmp}; fi; \
          mount -t proc -o ro proc $b/root/proc; mount --rbind /sys $b/root/sys; mount -t tmpfs none $b/root/dev; \
          mknod -m 666 $b/root/dev/null c 1 3; mount -t tmpfs none $b/root/run; \
          exec chroot $b/root sh {}",
         path(&boxed),
+        path(&case.machine.runtime),
         path(&case.dir.join("inner.sh")),
     );
     let invocation = case.program(Path::new("/usr/bin/unshare"));

@@ -576,6 +576,7 @@ fn kill_ends_every_process_without_a_pid_namespace(case: &Case) -> Outcome {
 
 fn true_runs_in_192_kib(case: &Case) -> Outcome {
     need(case, "memory")?;
+    crate::limits::not_on_user_mode_linux()?;
     let bundle = case.bundle()?.with("/linux/resources/memory/limit", json!(192 << 10)).args(&["/bin/true"]);
     bundle.run(case)?.succeeds().map(drop)
 }

@@ -20,10 +20,10 @@ use nix::sched::{CloneFlags, unshare};
 use crate::leftovers::{self, Mountinfo};
 use crate::runtime;
 
-/// How long one test may take in all.
+/// How long one test may take in all, times the patience.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What other runtimes are known to do differently: runtime, test, reason.
+/// What other runtimes are known to do differently: runtime[-version][@set-up], test, reason.
 const KNOWN_DIFFERENCES: &str = include_str!("known-differences.tsv");
 
 /// Why a test did not pass.
@@ -119,6 +119,12 @@ pub struct Machine {
     pub version: String,
     /// Which cgroup mounts it sees.
     pub view: View,
+    /// What the machine is called in known-differences.tsv: host, v2, or a set-up of integration/vm/suite.
+    pub setup: String,
+    /// Whether the runtime is called with `--systemd-cgroup`.
+    pub systemd: bool,
+    /// By how much all time limits are multiplied, for a machine without hardware of its own is slow.
+    pub patience: u32,
     /// Whether /sys/fs/cgroup is a cgroup2.
     pub cgroup2: bool,
     /// The directory of all tests; the probe lies in it.
@@ -159,6 +165,11 @@ impl Case<'_> {
         format!("{}-{}", self.tag, self.next())
     }
 
+    /// A time limit for this machine.
+    pub fn patience(&self, limit: Duration) -> Duration {
+        limit * self.machine.patience
+    }
+
     /// The `--root` of the test.
     pub fn root(&self) -> PathBuf {
         self.dir.join("root")
@@ -168,6 +179,9 @@ impl Case<'_> {
 /// The options of the command line.
 struct Options {
     view: View,
+    setup: Option<String>,
+    systemd: bool,
+    patience: u32,
     list: bool,
     jobs: usize,
     filters: Vec<String>,
@@ -176,10 +190,24 @@ struct Options {
 impl Options {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         let cpus = std::thread::available_parallelism().map_or(2, usize::from);
-        let mut options = Options { view: View::Host, list: false, jobs: (cpus * 2).min(8), filters: Vec::new() };
+        let mut options = Options {
+            view: View::Host,
+            setup: None,
+            systemd: false,
+            patience: 1,
+            list: false,
+            jobs: (cpus * 2).min(8),
+            filters: Vec::new(),
+        };
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--list" => options.list = true,
+                "--systemd" => options.systemd = true,
+                "--setup" => options.setup = Some(words.next().ok_or("--setup takes a name")?),
+                "--patience" => {
+                    let factor = words.next().and_then(|text| text.parse().ok()).filter(|factor| *factor > 0);
+                    options.patience = factor.ok_or("--patience takes a positive number")?;
+                }
                 "--view" => match words.next().as_deref() {
                     Some("host") => options.view = View::Host,
                     Some("v2") => options.view = View::V2,
@@ -259,7 +287,9 @@ fn prepare(options: &Options) -> Result<Machine, String> {
     let cgroup2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     runtime::start_reaper();
     let mounts = Mountinfo::read();
-    Ok(Machine { runtime, name, version, view: options.view, cgroup2, tmp, mounts, real_root })
+    let (view, systemd, patience) = (options.view, options.systemd, options.patience);
+    let setup = options.setup.clone().unwrap_or_else(|| if view == View::V2 { "v2" } else { "host" }.to_owned());
+    Ok(Machine { runtime, name, version, view, setup, systemd, patience, cgroup2, tmp, mounts, real_root })
 }
 
 /// The binary under test: what CORTEN_UNDER_TEST names, else what cargo has just built.
@@ -405,7 +435,7 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
     let begin = Instant::now();
     let tag = format!("ct{}-{}", std::process::id(), runtime::unique());
     let dir = machine.tmp.join(&tag);
-    let case = Case { machine, tag, dir, deadline: begin + TEST_TIMEOUT, counter: Cell::new(0) };
+    let case = Case { machine, tag, dir, deadline: begin + TEST_TIMEOUT * machine.patience, counter: Cell::new(0) };
     let mut outcome = match fs::create_dir_all(case.root()) {
         // A bug in a test must not take the other tests with it.
         Ok(()) => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (test.run)(&case)))
@@ -428,15 +458,17 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
 
 /// The reason why the runtime under test is known to fail a test, if it is.
 ///
-/// The first column is a name, optionally with the beginning of a version and a view: `runc`, `runc-1.1`, `crun@v2`.
+/// The first column is a name, optionally with the beginning of a version and the set-ups where it holds: `runc`,
+/// `runc-1.1`, `crun@v2`, `crun@uml,tcg`.
 fn known_difference(machine: &Machine, test: &str) -> Option<&'static str> {
-    let view = if machine.view == View::V2 { "v2" } else { "host" };
+    let setup = machine.setup.as_str();
     let full = format!("{}-{}", machine.name, machine.version);
     KNOWN_DIFFERENCES.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let mut columns = line.split('\t');
         let (who, name, reason) = (columns.next()?, columns.next()?, columns.next()?);
-        let (runtime, only) = who.split_once('@').unwrap_or((who, view));
-        let applies = (runtime == machine.name || full.starts_with(runtime) && runtime.contains('-')) && only == view;
+        let (runtime, only) = who.split_once('@').unwrap_or((who, setup));
+        let runtime_applies = runtime == machine.name || full.starts_with(runtime) && runtime.contains('-');
+        let applies = runtime_applies && only.split(',').any(|name| name == setup);
         (applies && name == test).then_some(reason)
     })
 }

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::harness::Case;
 
-/// How long the kernel may take to end a process that has been killed.
+/// How long the kernel may take to end a process that has been killed, times the patience.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// The mounts of the harness, a line each, less the numbers that the kernel hands out anew.
@@ -35,7 +35,7 @@ pub fn strayed_mounts(before: &Mountinfo) -> Vec<String> {
 
 /// Everything that is left of a test, in words. After a failure nobody deletes, so nothing is waited for.
 pub fn find(case: &Case, before: &Mountinfo, wait: bool) -> Vec<String> {
-    let end = Instant::now() + GRACE;
+    let end = Instant::now() + case.patience(GRACE);
     loop {
         let left = look(case, before);
         if left.is_empty() || !wait || Instant::now() > end {
@@ -80,6 +80,10 @@ fn processes(tag: &str) -> Vec<(i32, String)> {
             .any(|link| fs::read_link(dir.join(link)).is_ok_and(|target| target.to_string_lossy().contains(tag)));
         if (by_file || by_link) && Pid::from_raw(pid) != nix::unistd::getpid() {
             let command = fs::read_to_string(dir.join("comm")).unwrap_or_default();
+            // The kernel starts it, where systemd manages v1, to tell of a cgroup that has become empty.
+            if command.trim() == "systemd-cgroups" {
+                continue;
+            }
             found.push((pid, command.trim().to_owned()));
         }
     }

@@ -1,12 +1,13 @@
 //! The integration suite: the real binary on real bundles, looked at from inside and from outside.
 //!
 //! ```text
-//! cargo test --test integration [-- [--view host|v2] [--list] [--jobs N] [SUBSTRING ...]]
+//! cargo test --test integration [-- [--view host|v2] [--list] [--jobs N] [--patience N] [--systemd] [--setup NAME]
+//!                                   [SUBSTRING ...]]
 //! CORTEN_UNDER_TEST=/usr/sbin/runc cargo test --test integration      the same tests on another runtime
 //! ```
 //!
 //! Needs root. Everything happens in a private mount namespace; `--view v2` replaces the machine's cgroup mounts there
-//! by one cgroup2. Each test has a directory, a `--root` and container ids of its own, and fails when it leaves anything
+//! by one cgroup2; `--systemd` passes `--systemd-cgroup`. integration/vm/suite runs it in virtual machines. Each test has a directory, a `--root` and container ids of its own, and fails when it leaves anything
 //! behind. What another runtime is known to do differently is listed in `known-differences.tsv`.
 
 #![allow(
@@ -32,6 +33,7 @@ mod hooks;
 mod kill_points;
 mod leftovers;
 mod lifecycle;
+mod limits;
 mod masks;
 mod mounts;
 mod namespaces;
@@ -54,6 +56,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("netdev", netdev::TESTS),
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
+    ("limits", limits::TESTS),
     ("seccomp", seccomp::TESTS),
     ("notify", notify::TESTS),
     ("terminal", terminal::TESTS),

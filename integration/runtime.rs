@@ -24,7 +24,7 @@ use crate::bundle::Bundle;
 use crate::ensure;
 use crate::harness::{Case, Outcome, Stop};
 
-/// How long one invocation of the runtime may take.
+/// How long one invocation of the runtime may take, times the patience.
 const INVOCATION_TIMEOUT: Duration = Duration::from_secs(15);
 
 static UNIQUE: AtomicU32 = AtomicU32::new(0);
@@ -111,7 +111,11 @@ impl Case<'_> {
     /// The same with further global options before the command.
     pub fn runtime_with<S: AsRef<OsStr>>(&self, globals: &[&str], arguments: &[S]) -> Invocation<'_> {
         let mut invocation = self.program(&self.machine.runtime);
-        invocation.command.arg("--root").arg(self.root()).args(globals).args(arguments);
+        invocation.command.arg("--root").arg(self.root());
+        if self.machine.systemd {
+            invocation.command.arg("--systemd-cgroup");
+        }
+        invocation.command.args(globals).args(arguments);
         invocation
     }
 
@@ -257,7 +261,7 @@ impl Invocation<'_> {
         let told = format!("{:?}", self.command.get_args().collect::<Vec<_>>());
         let pid = reaper().spawn(&mut self.command).map_err(|error| format!("start {told}: {error}"))?;
         let left = self.case.deadline.saturating_duration_since(Instant::now());
-        let status = reaper().wait(pid, self.timeout.min(left));
+        let status = reaper().wait(pid, self.case.patience(self.timeout).min(left));
         if status.is_none() {
             // Only a process that this harness has started, and that has not been reaped, is killed.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
@@ -374,7 +378,7 @@ impl Container<'_> {
 
     /// Waits for the end of its process; returns its status.
     pub fn wait(&self) -> Outcome<i32> {
-        let status = reaper().wait(self.pid, Duration::from_secs(10));
+        let status = reaper().wait(self.pid, self.case.patience(Duration::from_secs(10)));
         status.ok_or_else(|| format!("the process {} of {} does not end", self.pid, self.id).into())
     }
 
@@ -397,7 +401,7 @@ impl Container<'_> {
 
     /// Waits until its process has printed a text.
     pub fn prints(&self, text: &str) -> Outcome<String> {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + self.case.patience(Duration::from_secs(10));
         while Instant::now() < end {
             let printed = self.printed();
             if printed.contains(text) {

@@ -1,7 +1,7 @@
 //! Hooks: programs of the configuration that run at fixed points of a container's life (rule R30).
 //!
 //! Each gets the state on stdin, exactly the environment of the configuration, no descriptor beyond 0-2, and a process
-//! group of its own, which is killed as a whole when the time is up. What it writes to stderr is part of the error.
+//! group of its own, which is killed as a whole when the time is up. What it writes is part of the error.
 
 use crate::error::{Context, Error, Result};
 use crate::log;
@@ -13,14 +13,14 @@ use nix::unistd::Pid;
 use oci_spec::runtime::Hook;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{PipeReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// What is kept of a hook's stderr.
+/// What is kept of a hook's output.
 const MAX_OUTPUT: usize = 4096;
 
 /// Where the output of hooks goes if the annotations `run.oci.hooks.stdout` and `run.oci.hooks.stderr` name files (crun).
@@ -79,15 +79,20 @@ fn run_one(hook: &Hook, state: &str, outputs: &Outputs) -> Result<()> {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
         command.env(name, value);
     }
-    let output = |file: &Option<File>, otherwise: fn() -> Stdio| match file {
+    // One pipe for both outputs, and no /dev/null: a startContainer hook has the container's /dev, whose nodes cannot be
+    // opened where the rootfs lies on a file system that is mounted nodev.
+    let (reader, writer) = std::io::pipe().context(|| "pipe")?;
+    let output = |file: &Option<File>| match file {
         Some(file) => file.try_clone().map(Stdio::from).context(|| "dup"),
-        None => Ok(otherwise()),
+        None => writer.try_clone().map(Stdio::from).context(|| "dup"),
     };
     command.stdin(Stdio::piped()).process_group(0);
-    command.stdout(output(&outputs.stdout, Stdio::null)?).stderr(output(&outputs.stderr, Stdio::piped)?);
+    command.stdout(output(&outputs.stdout)?).stderr(output(&outputs.stderr)?);
     let mut child = command.spawn().context(|| "start it")?;
+    // What we hold of the writing end would keep the pipe from ending.
+    drop((command, writer));
     let timeout = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
-    let finished = supervise(&mut child, state.as_bytes(), timeout);
+    let finished = supervise(&mut child, reader, state.as_bytes(), timeout);
     // Nothing of a hook that is over may stay, and a hook that is not over is killed as a whole.
     if finished.is_err() {
         let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
@@ -103,23 +108,28 @@ fn run_one(hook: &Hook, state: &str, outputs: &Outputs) -> Result<()> {
     Err(if output.is_empty() { error } else { error.hint(format!("it wrote: {output}")) })
 }
 
-/// Feeds stdin, collects stderr and waits for the end, all at once and bounded in time.
-fn supervise(child: &mut Child, state: &[u8], timeout: Option<Duration>) -> Result<(ExitStatus, String)> {
+/// Feeds stdin, collects the output and waits for the end, all at once and bounded in time.
+fn supervise(
+    child: &mut Child,
+    reader: PipeReader,
+    state: &[u8],
+    timeout: Option<Duration>,
+) -> Result<(ExitStatus, String)> {
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     let pidfd = sys::pidfd_open(Pid::from_raw(child.id() as i32)).context(|| "pidfd_open")?;
     let mut stdin = child.stdin.take();
-    let mut stderr = child.stderr.take();
+    let mut reader = Some(reader);
     let mut left = state;
     let mut output = Vec::new();
     if let Some(stdin) = &stdin {
         set_nonblocking(stdin.as_fd())?;
     }
-    if let Some(stderr) = &stderr {
-        set_nonblocking(stderr.as_fd())?;
+    if let Some(reader) = &reader {
+        set_nonblocking(reader.as_fd())?;
     }
     loop {
         let mut wanted = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        wanted.extend(stderr.as_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)));
+        wanted.extend(reader.as_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)));
         wanted.extend(stdin.as_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLOUT)));
         let wait = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
             Some(Duration::ZERO) => {
@@ -136,8 +146,8 @@ fn supervise(child: &mut Child, state: &[u8], timeout: Option<Duration>) -> Resu
             Err(errno) => return Err(Error::from(errno).context("poll")),
         }
         let ended = wanted.first().is_some_and(|fd| fd.any().unwrap_or(false));
-        if stderr.as_mut().is_some_and(|pipe| drain(pipe, &mut output)) {
-            stderr = None;
+        if reader.as_mut().is_some_and(|pipe| drain(pipe, &mut output)) {
+            reader = None;
         }
         if let Some(pipe) = &mut stdin {
             match pipe.write(left) {
@@ -162,15 +172,15 @@ fn set_nonblocking(fd: std::os::fd::BorrowedFd<'_>) -> Result<()> {
     fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop).context(|| "fcntl(O_NONBLOCK)")
 }
 
-/// Reads what is there, keeping the beginning; whether the pipe has ended.
+/// Reads what is there, keeping the end, where it says why; whether the pipe has ended.
 fn drain(pipe: &mut impl Read, output: &mut Vec<u8>) -> bool {
     let mut buffer = [0u8; 4096];
     for _ in 0..64 {
         match pipe.read(&mut buffer) {
             Ok(0) => return true,
             Ok(length) => {
-                let room = MAX_OUTPUT.saturating_sub(output.len());
-                output.extend_from_slice(buffer.get(..length.min(room)).unwrap_or_default());
+                output.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                output.drain(..output.len().saturating_sub(MAX_OUTPUT));
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
@@ -189,9 +199,9 @@ mod tests {
 
     #[test]
     fn a_failing_hook_tells_what_it_wrote() {
-        let hook = hook(r#"{"path": "/bin/sh", "args": ["sh", "-c", "echo why >&2; exit 3"]}"#);
+        let hook = hook(r#"{"path": "/bin/sh", "args": ["sh", "-c", "echo so; echo why >&2; exit 3"]}"#);
         let error = run("prestart", &[hook], "{}", &Outputs::default()).unwrap_err().to_string();
-        assert_eq!(error, "prestart hook #0 /bin/sh: exit status 3 (it wrote: why)");
+        assert_eq!(error, "prestart hook #0 /bin/sh: exit status 3 (it wrote: so\nwhy)");
     }
 
     #[test]
