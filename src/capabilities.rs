@@ -28,6 +28,13 @@ fn mask(set: Option<&Capabilities>) -> u64 {
     set.into_iter().flatten().filter_map(|cap| bit(cap).ok()).fold(0, |mask, bit| mask | bit)
 }
 
+/// The names of a set, for people.
+fn names(set: u64) -> String {
+    let mut all: Vec<Capability> = caps::all().into_iter().filter(|cap| cap.bitmask() & set != 0).collect();
+    all.sort_by_key(Capability::index);
+    all.iter().map(Capability::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl CapabilitySets {
     /// The sets of a configuration.
     pub fn new(sets: &LinuxCapabilities) -> CapabilitySets {
@@ -46,14 +53,18 @@ impl CapabilitySets {
         let wanted = self.bounding | self.effective | self.inheritable | self.permitted | self.ambient;
         let missing = wanted & !permitted;
         if missing != 0 {
-            let names: Vec<String> =
-                caps::all().into_iter().filter(|cap| cap.bitmask() & missing != 0).map(|cap| cap.to_string()).collect();
-            log::warning(&format!("cannot grant {}: the runtime does not have it", names.join(", ")));
+            log::warning(&format!("cannot grant {}: the runtime does not have it", names(missing)));
         }
         for set in
             [&mut self.bounding, &mut self.effective, &mut self.inheritable, &mut self.permitted, &mut self.ambient]
         {
             *set &= permitted;
+        }
+        // capabilities(7): only what is permitted and inheritable can be ambient.
+        let impossible = self.ambient & !(self.permitted & self.inheritable);
+        if impossible != 0 {
+            log::warning(&format!("cannot make {} ambient: not permitted and inheritable", names(impossible)));
+            self.ambient &= !impossible;
         }
         self
     }
