@@ -126,7 +126,8 @@ impl Case<'_> {
         Path::new("/sys/fs/cgroup").join(controller).is_dir()
     }
 
-    fn bundle_from(&self, text: &str) -> Outcome<Bundle> {
+    /// A bundle with this configuration.
+    pub fn bundle_from(&self, text: &str) -> Outcome<Bundle> {
         let config = serde_json::from_str(text).map_err(|error| format!("the base is no JSON: {error}"))?;
         let id = self.id();
         let dir = self.dir.join(format!("bundle-{id}"));

@@ -27,6 +27,7 @@ mod bundle;
 mod cgroups;
 mod devices;
 mod docker_like;
+mod engine_configs;
 mod exec;
 mod harness;
 mod hooks;
@@ -65,6 +66,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("exec", exec::TESTS),
     ("hooks", hooks::TESTS),
     ("docker_like", docker_like::TESTS),
+    ("engine_configs", engine_configs::TESTS),
     ("broken_input", broken_input::TESTS),
     ("attacks", attacks::TESTS),
     ("recovery", recovery::TESTS),
