@@ -48,7 +48,7 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
     let joined = Joined::new(&record, init, init_pidfd)?;
     let (pid, pidfd, socket) = launch(args, &container, &record, &process, joined)?;
 
-    let outcome = converse(&socket, args, &process, pid);
+    let outcome = converse(&socket, args, &record, &process, pid);
     if let Err(error) = outcome {
         create::end(pid, &pidfd);
         if let Some(file) = &args.pid_file {
@@ -182,6 +182,7 @@ fn launch(
     let entrance = record.cgroups.enter()?;
     let ignored_signals = signals::ignored()?;
     let (socket, child_socket) = sync::pair()?;
+    process.attributes.set_initial_affinity()?;
     nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
     joined.enter()?;
     let cgroup = entrance.into.as_ref().map(AsFd::as_fd);
@@ -192,6 +193,7 @@ fn launch(
         let child = Child {
             args,
             container,
+            record,
             process,
             joined,
             socket: child_socket,
@@ -216,7 +218,7 @@ fn launch(
 }
 
 /// READY, the pid file, PROCEED, and the end of the conversation by execve.
-fn converse(socket: &Socket, args: &ExecArgs, process: &Process, pid: Pid) -> Result<()> {
+fn converse(socket: &Socket, args: &ExecArgs, record: &Record, process: &Process, pid: Pid) -> Result<()> {
     match socket.receive()? {
         Some(Message::Ready) => {}
         Some(Message::Error(error)) => return Err(error),
@@ -229,7 +231,10 @@ fn converse(socket: &Socket, args: &ExecArgs, process: &Process, pid: Pid) -> Re
     if let Some(file) = &args.pid_file {
         pidfile::write(file, pid)?;
     }
-    if waits(args, process) {
+    if let Some(group) = &record.rdt {
+        group.assign(pid)?;
+    }
+    if waits(args, record, process) {
         socket.send(&Message::Proceed)?;
     }
     match socket.receive()? {
@@ -243,6 +248,7 @@ fn converse(socket: &Socket, args: &ExecArgs, process: &Process, pid: Pid) -> Re
 struct Child<'a> {
     args: &'a ExecArgs,
     container: &'a Container,
+    record: &'a Record,
     process: &'a Process,
     joined: Joined,
     socket: Socket,
@@ -253,8 +259,8 @@ struct Child<'a> {
 }
 
 /// Whether the parent has something to do between READY and execve.
-fn waits(args: &ExecArgs, process: &Process) -> bool {
-    args.pid_file.is_some() || process.oom_score_adj.is_some()
+fn waits(args: &ExecArgs, record: &Record, process: &Process) -> bool {
+    args.pid_file.is_some() || process.oom_score_adj.is_some() || record.rdt.is_some()
 }
 
 impl Child<'_> {
@@ -282,6 +288,7 @@ impl Child<'_> {
         die_with_parent()?;
         nix::unistd::setsid().context(|| "setsid")?;
         cgroups::join(&self.tasks)?;
+        self.process.attributes.set_final_affinity()?;
         if !self.joined.after.is_empty() {
             sys::setns(self.joined.init_pidfd.as_fd(), self.joined.after)
                 .context(|| format!("join the container: setns(pidfd, {:?})", self.joined.after))?;
@@ -290,8 +297,13 @@ impl Child<'_> {
             crate::rootfs::change_root(root.as_fd())?;
         }
         umask(Mode::empty());
+        // In the container's PID namespace, but out of reach of its mounts.
+        if let Some(procfs) = self.process.labels.open()? {
+            self.process.labels.set(&procfs, self.keyring.is_some())?;
+        }
         let confinement = Confinement {
             process: self.process,
+            attributes: &self.record.attributes,
             filter: self.filter.as_ref(),
             keyring: self.keyring.as_deref(),
             ignored_signals: self.ignored_signals,
@@ -301,7 +313,7 @@ impl Child<'_> {
         let ready = confinement.apply(&[self.socket.as_fd()])?;
         nix::sys::prctl::set_pdeathsig(None).context(|| "prctl(PR_SET_PDEATHSIG, 0)")?;
         self.socket.send(&Message::Ready)?;
-        if waits(self.args, self.process) {
+        if waits(self.args, self.record, self.process) {
             self.socket.expect(&Message::Proceed)?;
         }
         Err(ready.execute())

@@ -9,8 +9,11 @@ use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::json;
 use crate::log;
+use crate::lsm::Labels;
 use crate::namespaces::Namespaces;
+use crate::rdt;
 use crate::rootfs::Rootfs;
+use crate::scheduling::{self, ContainerAttributes, ProcessAttributes};
 use crate::sysctl::{self, Sysctl};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
@@ -37,6 +40,8 @@ pub struct Plan {
     pub sysctls: Vec<Sysctl>,
     pub cgroup: cgroups::Config,
     pub seccomp: Option<LinuxSeccomp>,
+    pub attributes: ContainerAttributes,
+    pub rdt: Option<rdt::Config>,
     pub hooks: Hooks,
     pub annotations: HashMap<String, String>,
     /// As config.json gives it.
@@ -60,6 +65,8 @@ pub struct Process {
     pub rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i32>,
+    pub attributes: ProcessAttributes,
+    pub labels: Labels,
 }
 
 /// One resource limit, its number as getrlimit(2) knows it.
@@ -100,17 +107,21 @@ pub fn read_config(path: &Path) -> Result<Vec<u8>> {
 
 /// Parses a configuration.
 pub fn parse(bytes: &[u8]) -> Result<Spec> {
-    parse_with_capabilities(bytes, "config.json", "/process/capabilities")
+    let spec: Spec = parse_leniently(bytes, "config.json", "/process")?;
+    check_io_priority(spec.process().as_ref(), bytes, "config.json: ", "/process")?;
+    Ok(spec)
 }
 
 /// Parses the process of `exec --process`.
 pub fn parse_process(bytes: &[u8], file: &str) -> Result<oci_spec::runtime::Process> {
-    parse_with_capabilities(bytes, file, "/capabilities")
+    let process = parse_leniently(bytes, file, "")?;
+    check_io_priority(Some(&process), bytes, &format!("{file}: "), "")?;
+    Ok(process)
 }
 
 /// A capability that this version has never heard of is worth a warning, not an error (config.md: capabilities), but to
-/// oci-spec it is one; so a document that fails is tried once more without such names.
-fn parse_with_capabilities<T: DeserializeOwned>(bytes: &[u8], name: &str, capabilities: &str) -> Result<T> {
+/// oci-spec it is one, as are some names of the scheduler; so a document that fails is tried once more without these.
+fn parse_leniently<T: DeserializeOwned>(bytes: &[u8], name: &str, process: &str) -> Result<T> {
     let failure = match json::parse(bytes, name) {
         Ok(parsed) => return Ok(parsed),
         Err(failure) => failure,
@@ -118,10 +129,30 @@ fn parse_with_capabilities<T: DeserializeOwned>(bytes: &[u8], name: &str, capabi
     let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else {
         return Err(failure);
     };
-    if !remove_unknown_capabilities(value.pointer_mut(capabilities)) {
+    let Some(process) = value.pointer_mut(process) else {
+        return Err(failure);
+    };
+    if !(remove_unknown_capabilities(process.get_mut("capabilities")) | scheduling::mend(process)) {
         return Err(failure);
     }
     json::parse(&serde_json::to_vec(&value)?, name)
+}
+
+/// The class of an I/O priority is required (config.md: ioPriority), while oci-spec puts one in for a missing one.
+fn check_io_priority(
+    process: Option<&oci_spec::runtime::Process>,
+    bytes: &[u8],
+    whence: &str,
+    pointer: &str,
+) -> Result<()> {
+    if process.is_none_or(|process| process.io_priority().is_none()) {
+        return Ok(());
+    }
+    let pointer = format!("{pointer}/ioPriority/class");
+    match serde_json::from_slice::<Value>(bytes)?.pointer(&pointer) {
+        Some(_) => Ok(()),
+        None => Err(Error::new(format!("{whence}{pointer}: is required"))),
+    }
 }
 
 /// Drops the names that no kernel known to us has, each with a warning; whether there were any.
@@ -177,6 +208,8 @@ impl Plan {
             sysctls: sysctl::plan(linux.sysctl().as_ref(), &namespaces, hostname.is_some(), domainname.is_some())?,
             cgroup: cgroups::Config::new(linux.cgroups_path().as_deref(), linux.resources().as_ref())?,
             seccomp: linux.seccomp().clone(),
+            attributes: ContainerAttributes::new(&linux)?,
+            rdt: linux.intel_rdt().as_ref().map(rdt::Config::new).transpose()?,
             oci_version: spec.version().clone(),
             exec_defaults: spec.process().clone(),
             annotations: spec.annotations().clone().unwrap_or_default(),
@@ -239,7 +272,6 @@ fn check_text(text: &str, pointer: &str, max: usize) -> Result<()> {
 fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
     let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let some = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let table = [
         ("/windows", spec.windows().is_some()),
         ("/solaris", spec.solaris().is_some()),
@@ -249,10 +281,6 @@ fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
         ("/linux/gidMappings", linux.is_some_and(|l| l.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/timeOffsets", linux.is_some_and(|l| l.time_offsets().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/netDevices", linux.is_some_and(|l| l.net_devices().as_ref().is_some_and(|m| !m.is_empty()))),
-        ("/linux/intelRdt", linux.is_some_and(|l| l.intel_rdt().is_some())),
-        ("/linux/memoryPolicy", linux.is_some_and(|l| l.memory_policy().is_some())),
-        ("/linux/personality", linux.is_some_and(|l| l.personality().is_some())),
-        ("/linux/mountLabel", linux.is_some_and(|l| some(l.mount_label()))),
         ("/linux/resources/blockIO", resources.is_some_and(|r| r.block_io().as_ref().is_some_and(block_io_is_set))),
         (
             "/linux/resources/hugepageLimits",
@@ -276,18 +304,9 @@ fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
 
 /// The same for a process, which may also come from a file of `exec`.
 fn refuse_what_is_missing_of_process(process: &oci_spec::runtime::Process, whence: &str) -> Result<()> {
-    let some = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    let table = [
-        ("/terminal", process.terminal() == Some(true)),
-        ("/apparmorProfile", some(process.apparmor_profile())),
-        ("/selinuxLabel", some(process.selinux_label())),
-        ("/ioPriority", process.io_priority().is_some()),
-        ("/scheduler", process.scheduler().is_some()),
-        ("/execCPUAffinity", process.exec_cpu_affinity().is_some()),
-    ];
-    match table.iter().find(|(_, present)| *present) {
-        Some((field, _)) => Err(Error::new(format!("{whence}{field}: not supported by this version"))),
-        None => Ok(()),
+    match process.terminal() {
+        Some(true) => Err(Error::new(format!("{whence}/terminal: not supported by this version"))),
+        _ => Ok(()),
     }
 }
 
@@ -382,6 +401,8 @@ impl Process {
             rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default(), whence)?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj,
+            attributes: ProcessAttributes::new(process, whence)?,
+            labels: Labels::new(process, whence)?,
         })
     }
 }
