@@ -31,11 +31,14 @@ mod hooks;
 mod kill_points;
 mod leftovers;
 mod lifecycle;
+mod lsm;
 mod masks;
 mod mounts;
 mod namespaces;
 mod process;
+mod rdt;
 mod recovery;
+mod resctrl;
 mod runtime;
 mod scheduling;
 mod seccomp;
@@ -46,6 +49,8 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("lifecycle", lifecycle::TESTS),
     ("process", process::TESTS),
     ("scheduling", scheduling::TESTS),
+    ("lsm", lsm::TESTS),
+    ("rdt", rdt::TESTS),
     ("mounts", mounts::TESTS),
     ("namespaces", namespaces::TESTS),
     ("devices", devices::TESTS),

@@ -533,6 +533,15 @@ mod tests {
     }
 
     #[test]
+    fn what_only_oci_spec_takes_amiss_is_read() {
+        let scheduler = json!({"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_RESET_ON_FORK"]});
+        assert!(plan(|c| c["process"]["scheduler"] = scheduler).is_ok());
+        assert!(plan(|c| c["process"]["execCPUAffinity"] = json!({"initial": "", "final": "0"})).is_ok());
+        refused(|c| c["process"]["ioPriority"] = json!({"priority": 1}), "/process/ioPriority/class: is required");
+        refused(|c| c["process"]["scheduler"] = json!({"policy": "SCHED_RR"}), "/process/scheduler/priority");
+    }
+
+    #[test]
     fn the_last_value_of_a_variable_wins() {
         let env = environment(&["A=1".into(), "B=2".into(), "A=3".into()], "").unwrap();
         assert_eq!(env, [c"A=3".to_owned(), c"B=2".to_owned()]);
