@@ -35,14 +35,18 @@ mod kill_points;
 mod leftovers;
 mod lifecycle;
 mod limits;
+mod lsm;
 mod masks;
 mod mounts;
 mod namespaces;
 mod netdev;
 mod notify;
 mod process;
+mod rdt;
 mod recovery;
+mod resctrl;
 mod runtime;
+mod scheduling;
 mod seccomp;
 mod service;
 mod terminal;
@@ -52,6 +56,9 @@ mod tidy;
 const MODULES: &[(&str, &[harness::Test])] = &[
     ("lifecycle", lifecycle::TESTS),
     ("process", process::TESTS),
+    ("scheduling", scheduling::TESTS),
+    ("lsm", lsm::TESTS),
+    ("rdt", rdt::TESTS),
     ("mounts", mounts::TESTS),
     ("namespaces", namespaces::TESTS),
     ("netdev", netdev::TESTS),

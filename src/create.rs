@@ -9,6 +9,7 @@ use crate::namespaces::{self, Existing, Visit};
 use crate::netdev::Transfer;
 use crate::notify_socket::{self, Activation, Proxy};
 use crate::plan::{self, Plan};
+use crate::rdt::Group;
 use crate::rootfs::mounts::Mount;
 use crate::rootfs::sources::Sources;
 use crate::seccomp::{self, Filter};
@@ -16,7 +17,7 @@ use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Record, Root, Sta
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use crate::terminal::{Destination, Way, connect_to};
-use crate::{delete, files, hooks, log, pidfile, userns};
+use crate::{delete, files, hooks, log, pidfile, scheduling, userns};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -90,10 +91,15 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
         Ok(notify) => notify,
         Err(error) => return Err(remove_state(&container, error)),
     };
-    let (record, entrance) = match make_cgroups(&layout, &plan, &container, args, &caller) {
+    let (mut record, entrance) = match make_cgroups(&layout, &plan, &container, args, &caller) {
         Ok(made) => made,
         Err(error) => return Err(remove_state(&container, error)),
     };
+    if let (Some(config), Some(group)) = (&plan.rdt, &mut record.rdt)
+        && let Err(error) = group.make(config)
+    {
+        return Err(undo(&container, &record, None, None, false, None, error));
+    }
     let mut launch = Launch {
         args,
         plan: &plan,
@@ -136,8 +142,8 @@ fn add_notify_socket(plan: &mut Plan, container: &Container, mode: Mode) -> Resu
     if mode == Mode::Create { Ok(None) } else { Proxy::listen(container) }
 }
 
-/// Decides on the cgroups, writes that down, and only then makes them (rule R18). Another corten that removes a parent
-/// which has become empty may come in between: then it is decided anew.
+/// Decides on cgroups and resctrl groups, writes that down, and only then makes the cgroups (rule R18). Another corten that
+/// removes a parent which has become empty may come in between: then it is decided anew.
 fn make_cgroups(
     layout: &Layout,
     plan: &Plan,
@@ -145,9 +151,10 @@ fn make_cgroups(
     args: &CreateArgs,
     caller: &Caller,
 ) -> Result<(Record, Entrance)> {
+    let rdt = plan.rdt.as_ref().map(|config| config.locate(&args.id)).transpose()?;
     let mut tries = 0;
     loop {
-        let mut record = Record::new(args, plan, Cgroups::locate(layout, &plan.cgroup, &args.id)?);
+        let mut record = Record::new(args, plan, Cgroups::locate(layout, &plan.cgroup, &args.id)?, rdt.clone());
         container.write_record(&record)?;
         match record.cgroups.make(&plan.cgroup.resources) {
             Ok(entrance) => return Ok((record, entrance)),
@@ -231,8 +238,11 @@ impl<'a> Launch<'a> {
             true => Ok(()),
             false => cgroups.limit(&entrance.later, &plan.cgroup.resources, cgroup.as_ref().map(AsFd::as_fd)),
         };
+        if let Some((pid, _)) = &self.child {
+            scheduling::free_affinity(*pid);
+        }
         if !plan.namespaces.hands_over() {
-            self.container.write_init(InitProcess::of_child(pid)?)?;
+            self.register(pid)?;
         }
         limited?;
         if !plan.net_devices.is_empty() {
@@ -413,9 +423,15 @@ impl<'a> Launch<'a> {
         if let Some((first, _)) = self.child.replace((pid, pidfd)) {
             let _ = nix::sys::wait::waitpid(first, None);
         }
-        self.container.write_init(InitProcess::of_child(pid)?)?;
+        self.register(pid)?;
         let _ = socket.send(&Message::Adopted);
         Ok(())
+    }
+
+    /// Writes the pid of init where it belongs.
+    fn register(&self, pid: Pid) -> Result<()> {
+        self.container.write_init(InitProcess::of_child(pid)?)?;
+        self.record.rdt.as_ref().map_or(Ok(()), |group| group.assign(pid))
     }
 
     /// A child that ended without a word was killed, most likely for lack of memory.
@@ -491,7 +507,9 @@ fn undo(
             pidfile::remove(file, *pid);
         }
     }
-    if let Err(left) = delete::remove_all(container, record, child.is_some()) {
+    let removed = delete::remove_all(container, record, child.is_some());
+    let undone = record.rdt.as_ref().map_or(Ok(()), Group::undo);
+    for left in [removed, undone].into_iter().filter_map(Result::err) {
         error = error.hint(format!("and undoing it failed: {left}"));
     }
     if hooks {

@@ -90,7 +90,11 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
 fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Process> {
     if let Some(file) = &args.process {
         let bytes = plan::read_config(file)?;
-        let given = plan::parse_process(&bytes, &file.display().to_string())?;
+        let mut given = plan::parse_process(&bytes, &file.display().to_string())?;
+        if given.oom_score_adj().is_none() {
+            // As runc does: an engine protects itself from the OOM killer, and what it executes must not inherit that.
+            given.set_oom_score_adj(record.process.as_ref().and_then(|process| process.oom_score_adj()));
+        }
         return Process::new(&given, &format!("{}: ", file.display()));
     }
     if words.is_empty() {
@@ -243,7 +247,10 @@ impl Exec<'_> {
         let entrance = record.cgroups.below(&args.cgroup)?.enter()?;
         let (socket, child_socket) = sync::pair()?;
         let notifies = filter.as_ref().is_some_and(Filter::notifies);
-        let wait = args.pid_file.is_some() || args.pidfd_socket.is_some() || self.process.oom_score_adj.is_some();
+        let wait = args.pid_file.is_some()
+            || args.pidfd_socket.is_some()
+            || self.process.oom_score_adj.is_some()
+            || record.rdt.is_some();
         let child = Child {
             exec: self,
             joined,
@@ -254,6 +261,7 @@ impl Exec<'_> {
             keyring,
             wait: wait || notifies,
         };
+        self.process.attributes.set_initial_affinity()?;
         if self.caller.may_mount {
             nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
         }
@@ -279,6 +287,9 @@ impl Exec<'_> {
         }
         if let Some(file) = &args.pid_file {
             pidfile::write(file, *pid)?;
+        }
+        if let Some(group) = &record.rdt {
+            group.assign(*pid)?;
         }
         if let Some(socket) = &pidfd_socket {
             sys::send_with_fd(socket.as_fd(), b"pidfd", pidfd.as_fd()).context(|| "send the pidfd")?;
@@ -358,6 +369,7 @@ impl Child<'_> {
         die_with_parent()?;
         nix::unistd::setsid().context(|| "setsid")?;
         cgroups::join(&self.tasks)?;
+        self.exec.process.attributes.set_final_affinity()?;
         self.join()?;
         if let Some(root) = &self.joined.root {
             rootfs::change_root(root.as_fd())?;
@@ -365,8 +377,13 @@ impl Child<'_> {
         umask(Mode::empty());
         let process = self.exec.process;
         let terminal = self.console.as_ref().map(|console| self.make_terminal(console)).transpose()?;
+        // In the container's PID namespace, but out of reach of its mounts.
+        if let Some(procfs) = process.labels.open()? {
+            process.labels.set(&procfs, self.keyring.is_some())?;
+        }
         let confinement = Confinement {
             process,
+            attributes: &self.exec.record.attributes,
             filter: self.filter.as_ref(),
             keyring: self.keyring.as_deref(),
             ignored_signals: self.exec.caller.ignored_signals,

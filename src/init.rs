@@ -93,6 +93,8 @@ impl Init<'_> {
             self.socket.send(&Message::Network)?;
         }
         self.set_names()?;
+        // While nothing of the container is mounted yet, or could be in its way (rule R4).
+        let procfs = self.plan.process.as_ref().map(|process| process.labels.open()).transpose()?.flatten();
 
         // Beside this the parent writes the limits and the record.
         umask(Mode::empty());
@@ -106,7 +108,7 @@ impl Init<'_> {
             }
         };
         let root = sources.root.as_fd();
-        let mut tree = Tree::new(root);
+        let mut tree = Tree::new(root, rootfs.mount_label.as_deref());
         if rootfs.pivot {
             rootfs::attach(rootfs, sources)?;
             mounts::attach_all(&mut tree, rootfs, sources)?;
@@ -150,6 +152,9 @@ impl Init<'_> {
             rootfs::finish(rootfs, root)?;
         } else {
             rootfs::change_root(root)?;
+        }
+        if let (Some(process), Some(procfs)) = (&self.plan.process, procfs) {
+            process.labels.set(&procfs, self.keyring.is_some())?;
         }
         self.enter_pid_namespace()?;
         self.become_process(terminal.as_ref(), groups_are_fixed)
@@ -328,6 +333,7 @@ impl Init<'_> {
     ) -> Confinement<'a> {
         Confinement {
             process,
+            attributes: &self.plan.attributes,
             filter: self.filter.as_ref(),
             keyring: self.keyring.as_deref(),
             ignored_signals: self.caller.ignored_signals,

@@ -8,6 +8,7 @@
 #[cfg(not(test))]
 mod alloc;
 mod passing;
+pub mod scheduling;
 pub mod tty;
 
 pub use passing::{receive_fd, send_with_fd, take_fd};
@@ -582,6 +583,13 @@ pub fn flock(fd: BorrowedFd<'_>, operation: i32) -> SysResult<()> {
 pub fn clear_close_on_exec(fd: RawFd) {
     // SAFETY: changes a flag of a descriptor that the caller gave us; one that is not open stays so.
     unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+}
+
+/// `fsetxattr(fd, name, value, 0)`
+pub fn set_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &CStr) -> SysResult<()> {
+    let (bytes, length) = (value.as_ptr() as u64, value.to_bytes().len() as u64);
+    // SAFETY: both strings outlive the call, and `length` is that of the value.
+    unsafe { call(libc::SYS_fsetxattr, [fd_arg(fd), name.as_ptr() as u64, bytes, length, 0, 0]).map(drop) }
 }
 
 /// `setdomainname(2)`

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -173,7 +173,15 @@ impl Mount {
         // What is to be copied must be written first.
         let later = if self.options.copy_up { MOUNT_ATTR_RDONLY } else { 0 };
         let attributes = self.options.attr.set & !later;
+        let label = tree.label.filter(|_| self.takes_label());
+        let of_mqueue = label.filter(|_| self.is_type(c"mqueue"));
+        if let Some(label) = label.filter(|_| of_mqueue.is_none()) {
+            data.to_mut().push(("context".to_string(), Some(label.to_string_lossy().into_owned())));
+        }
         let mount = FileSystem { fstype, source, data: &data, attributes }.mount(tree)?;
+        if let Some(label) = of_mqueue {
+            set_label(mount.as_fd(), label).context(|| format!("label it {label:?}"))?;
+        }
         if self.options.copy_up {
             self.copy_up(tree.root, mount.as_fd())?;
         }
@@ -216,6 +224,12 @@ impl Mount {
             let error = Error::from(errno).context("mount_setattr(idmap)");
             if errno == Errno::EINVAL { error.hint("its file system may not support id-mapped mounts") } else { error }
         })
+    }
+
+    /// Whether a file system that is made gets the mount label. The kernel's own have labels by its policy, and the
+    /// configuration may have given another.
+    fn takes_label(&self) -> bool {
+        !self.is_kernels() && !self.options.data.iter().any(|(key, _)| key == "context")
     }
 
     /// Attributes and propagation of a mount that is still detached. A fresh file system has its attributes already.
@@ -361,6 +375,13 @@ fn idmap(
             }
         };
     Ok(Some(Idmap { recursive, mappings }))
+}
+
+/// mqueue takes no context as an option; its root is labelled like a file, and what is made in it gets that label, too.
+fn set_label(mount: BorrowedFd<'_>, label: &CStr) -> Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = nix::fcntl::openat(mount, ".", flags, Mode::empty()).context(|| "open its root")?;
+    Ok(sys::set_xattr(root.as_fd(), c"security.selinux", label)?)
 }
 
 fn is_proc_file(destination: &Path) -> bool {
