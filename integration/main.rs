@@ -39,6 +39,7 @@ mod recovery;
 mod runtime;
 mod seccomp;
 mod tidy;
+mod userns;
 
 /// The table of tests: one module for each topic.
 const MODULES: &[(&str, &[harness::Test])] = &[
@@ -46,6 +47,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("process", process::TESTS),
     ("mounts", mounts::TESTS),
     ("namespaces", namespaces::TESTS),
+    ("userns", userns::TESTS),
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("seccomp", seccomp::TESTS),
