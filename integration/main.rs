@@ -32,6 +32,7 @@ mod kill_points;
 mod leftovers;
 mod lifecycle;
 mod masks;
+mod mount_options;
 mod mounts;
 mod namespaces;
 mod process;
@@ -39,6 +40,7 @@ mod recovery;
 mod runtime;
 mod seccomp;
 mod tidy;
+mod time_namespace;
 mod userns;
 
 /// The table of tests: one module for each topic.
@@ -48,6 +50,8 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("mounts", mounts::TESTS),
     ("namespaces", namespaces::TESTS),
     ("userns", userns::TESTS),
+    ("time_namespace", time_namespace::TESTS),
+    ("mount_options", mount_options::TESTS),
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("seccomp", seccomp::TESTS),
