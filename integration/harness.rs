@@ -148,8 +148,11 @@ pub struct Case<'m> {
     pub tag: String,
     /// The test's own directory.
     pub dir: PathBuf,
-    /// When the test has to be over.
+    /// When the test began, and when it has to be over.
+    pub begun: Instant,
     pub deadline: Instant,
+    /// The user and group of the caller; see [`Case::become_user`].
+    pub user: AtomicU32,
     counter: AtomicU32,
 }
 
@@ -172,6 +175,16 @@ impl Case<'_> {
     /// The `--root` of the test.
     pub fn root(&self) -> PathBuf {
         self.dir.join("root")
+    }
+
+    /// From now on the runtime is called by a user without privileges, to whom the directory of the test belongs.
+    pub fn become_user(&self, id: u32) -> Outcome {
+        self.user.store(id, Ordering::Relaxed);
+        for dir in [self.dir.clone(), self.root(), self.dir.join("run")] {
+            fs::create_dir_all(&dir)?;
+            std::os::unix::fs::chown(&dir, Some(id), Some(id))?;
+        }
+        Ok(())
     }
 }
 
@@ -281,6 +294,8 @@ fn prepare(options: &Options) -> Result<Machine, String> {
     let tmp = env::temp_dir().join(format!("corten-it-{}", std::process::id()));
     fs::create_dir(&tmp).map_err(|error| format!("make {}: {error}", tmp.display()))?;
     fs::copy(&probe, tmp.join("probe")).map_err(|error| format!("copy {}: {error}", probe.display()))?;
+    // Another user may not be able to reach the one in the target directory.
+    fs::copy(&runtime, tmp.join("runtime")).map_err(|error| format!("copy {}: {error}", runtime.display()))?;
     let busybox = Path::new("/bin/busybox");
     fs::copy(busybox, tmp.join("busybox")).map_err(|error| format!("copy {}: {error}", busybox.display()))?;
     let cgroup2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
@@ -435,7 +450,8 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
     let tag = format!("ct{}-{}", std::process::id(), runtime::unique());
     let dir = machine.tmp.join(&tag);
     let deadline = begin + TEST_TIMEOUT * machine.patience;
-    let case = Case { machine, tag, dir, deadline, counter: AtomicU32::new(0) };
+    let (user, counter) = (AtomicU32::new(0), AtomicU32::new(0));
+    let case = Case { machine, tag, dir, begun: begin, deadline, user, counter };
     let mut outcome = match fs::create_dir_all(case.root()) {
         // A bug in a test must not take the other tests with it.
         Ok(()) => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (test.run)(&case)))

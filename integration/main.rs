@@ -37,6 +37,7 @@ mod lifecycle;
 mod limits;
 mod lsm;
 mod masks;
+mod mount_options;
 mod mounts;
 mod namespaces;
 mod netdev;
@@ -51,6 +52,8 @@ mod seccomp;
 mod service;
 mod terminal;
 mod tidy;
+mod time_namespace;
+mod userns;
 
 /// The table of tests: one module for each topic.
 const MODULES: &[(&str, &[harness::Test])] = &[
@@ -62,6 +65,9 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("mounts", mounts::TESTS),
     ("namespaces", namespaces::TESTS),
     ("netdev", netdev::TESTS),
+    ("userns", userns::TESTS),
+    ("time_namespace", time_namespace::TESTS),
+    ("mount_options", mount_options::TESTS),
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("limits", limits::TESTS),

@@ -114,7 +114,14 @@ impl Case<'_> {
 
     /// The same with further global options before the command.
     pub fn runtime_with<S: AsRef<OsStr>>(&self, globals: &[&str], arguments: &[S]) -> Invocation<'_> {
-        let mut invocation = self.program(&self.machine.runtime);
+        let user = self.user.load(Ordering::Relaxed);
+        let mut invocation = match user {
+            0 => self.program(&self.machine.runtime),
+            user => self
+                .program(&self.machine.tmp.join("runtime"))
+                .user(user)
+                .env("XDG_RUNTIME_DIR", &self.dir.join("run").to_string_lossy()),
+        };
         invocation.command.arg("--root").arg(self.root());
         if self.machine.systemd {
             invocation.command.arg("--systemd-cgroup");
@@ -362,7 +369,8 @@ pub struct Container<'c> {
 impl<'c> Container<'c> {
     /// One that the test has made by itself, with the output of the command that did.
     pub fn adopt(case: &'c Case<'c>, id: &str, pid: i32, output: Output) -> Container<'c> {
-        Container { case, id: id.to_owned(), pid, output }
+        // What has ended before the test began was another process.
+        Container { case, id: id.to_owned(), pid, begun: case.begun, output }
     }
 }
 

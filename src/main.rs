@@ -24,6 +24,7 @@ mod log;
 mod lsm;
 mod namespaces;
 mod netdev;
+mod nofile;
 mod notify_socket;
 mod passwd;
 mod pidfile;
