@@ -252,6 +252,9 @@ impl Plan {
             return Err(Error::new("this user may only run containers with a user namespace")
                 .hint("corten spec --rootless writes a config.json that has one"));
         }
+        if !caller.may_mount && !self.net_devices.is_empty() {
+            return Err(Error::new("config.json: /linux/netDevices: this user may not move network devices"));
+        }
         // Whoever enters a user namespace has every capability there.
         let permitted = if has_userns { u64::MAX } else { caller.permitted };
         if let Some(process) = &mut self.process {
