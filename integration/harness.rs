@@ -156,6 +156,15 @@ pub struct Case<'m> {
     counter: AtomicU32,
 }
 
+impl<'m> Case<'m> {
+    /// A part of this test for another thread, with a directory, ids and a deadline of its own.
+    pub fn part(&self, timeout: Duration) -> Case<'m> {
+        let name = format!("part{}", self.next());
+        let (tag, dir) = (format!("{}-{name}", self.tag), self.dir.join(name));
+        Case { machine: self.machine, tag, dir, deadline: Instant::now() + timeout, counter: Cell::new(0) }
+    }
+}
+
 impl Case<'_> {
     /// A number that is new in this test.
     pub fn next(&self) -> u32 {

@@ -24,11 +24,14 @@
 mod attacks;
 mod broken_input;
 mod bundle;
+mod callers;
 mod cgroups;
 mod devices;
+mod dialect;
 mod docker_like;
 mod engine_configs;
 mod exec;
+mod golden;
 mod harness;
 mod hooks;
 mod kill_points;
@@ -83,6 +86,9 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("broken_input", broken_input::TESTS),
     ("attacks", attacks::TESTS),
     ("recovery", recovery::TESTS),
+    ("golden", golden::TESTS),
+    ("callers", callers::TESTS),
+    ("dialect", dialect::TESTS),
     ("tidy", tidy::TESTS),
 ];
 

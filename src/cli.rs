@@ -1,14 +1,20 @@
 //! The command line: argv -> [`Arguments`]. Flags, defaults, messages and exit statuses are runc's.
 //!
-//! Go programs take `-flag` and `--flag` alike and callers use that (containerd sends `-no-subreaper`), so long flags
-//! with one dash are rewritten before clap sees them.
+//! clap has the definition, from which the help, the completions and the man pages come, too; `words` sorts the words by
+//! the rules that runc's callers know.
+
+// The path is spelled out for the program that writes the man pages, which takes this file as a module of its own.
+#[path = "cli/words.rs"]
+mod words;
 
 use crate::error::{Error, Result};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::error::Error as _;
 use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use words::Words;
 
 /// A fast OCI container runtime, a drop-in for runc.
 ///
@@ -26,24 +32,32 @@ pub struct Arguments {
 #[derive(clap::Args, Debug, Clone)]
 pub struct Global {
     /// Directory for the state of containers; should be on tmpfs [default: /run/corten or $XDG_RUNTIME_DIR/corten]
-    #[arg(long, value_name = "DIR", allow_hyphen_values = true)]
+    #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// Append the log to this file instead of writing it to stderr
-    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
+    /// Append the log to this file (or file:PATH, journald:NAME, syslog:NAME) instead of writing it to stderr
+    #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
-    /// Format of the log: text or json
-    #[arg(long, value_name = "FORMAT", default_value = "text", allow_hyphen_values = true)]
-    pub log_format: String,
-    /// Log what happens, too
+    /// Format of the log: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Log what happens, too: --log-level debug
     #[arg(long)]
     pub debug: bool,
+    /// How grave a line must be to be logged: error, warning or debug [default: warning]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Who manages the cgroups: cgroupfs, which is the runtime itself [default: cgroupfs]
+    #[arg(long, value_name = "MANAGER")]
+    pub cgroup_manager: Option<String>,
     /// Print the version
     #[arg(short, long)]
     pub version: bool,
 }
 
-/// What to do.
+/// What to do. Deferred: the flags of a command are put together only if it is called, for that takes time. What is said
+/// here of a command is its help's first line; a doc comment on the struct of its flags would take that place.
 #[derive(Subcommand, Debug)]
+#[command(defer = true)]
 pub enum Command {
     /// Create a container; `start` then runs the user's program
     Create(CreateArgs),
@@ -65,25 +79,30 @@ pub enum Command {
     Spec(SpecArgs),
     /// Print what this runtime supports as JSON
     Features,
+    /// Print a script that completes corten's command line in a shell
+    Completion(CompletionArgs),
 }
 
-/// What `create` and `run` share.
+// What `create` and `run` share.
 #[derive(clap::Args, Debug, Clone)]
 pub struct CreateArgs {
     /// Name of the container
     #[arg(value_name = "CONTAINER-ID")]
     pub id: String,
     /// Directory of the bundle
-    #[arg(short, long, value_name = "DIR", default_value = ".", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
+    /// Take the configuration from this file instead of the bundle's config.json
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Write the pid of the container's init to this file
-    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
     /// Send the master of the container's terminal to this unix socket
-    #[arg(long, value_name = "PATH", allow_hyphen_values = true)]
+    #[arg(long, value_name = "PATH")]
     pub console_socket: Option<PathBuf>,
     /// Send a pidfd of the container's init to this unix socket
-    #[arg(long, value_name = "PATH", allow_hyphen_values = true)]
+    #[arg(long, value_name = "PATH")]
     pub pidfd_socket: Option<PathBuf>,
     /// Put the root file system on top of the host's instead of pivoting, where / is a ramdisk
     #[arg(long)]
@@ -91,12 +110,15 @@ pub struct CreateArgs {
     /// Stay in the caller's session keyring
     #[arg(long)]
     pub no_new_keyring: bool,
+    /// Don't adopt and reap the container's orphans while waiting; nothing waits in create
+    #[arg(long)]
+    pub no_subreaper: bool,
     /// Pass N more descriptors, 3 and up, to the container
-    #[arg(long, value_name = "N", default_value_t = 0, allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = words::number)]
     pub preserve_fds: u32,
 }
 
-/// `run`
+// `run`
 #[derive(clap::Args, Debug)]
 pub struct RunArgs {
     #[command(flatten)]
@@ -107,12 +129,9 @@ pub struct RunArgs {
     /// Keep the state and the cgroup when the container ends
     #[arg(long)]
     pub keep: bool,
-    /// Don't adopt and reap the container's orphans while waiting
-    #[arg(long)]
-    pub no_subreaper: bool,
 }
 
-/// Commands that take just an id.
+// Commands that take just an id.
 #[derive(clap::Args, Debug)]
 pub struct IdArg {
     /// Name of the container
@@ -120,56 +139,56 @@ pub struct IdArg {
     pub id: String,
 }
 
-/// `exec`
+// `exec`
 #[derive(clap::Args, Debug)]
 pub struct ExecArgs {
     /// File with the process as JSON (config.json's `process`)
-    #[arg(short, long, value_name = "FILE", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "FILE")]
     pub process: Option<PathBuf>,
     /// Working directory in the container
-    #[arg(long, value_name = "DIR", allow_hyphen_values = true)]
+    #[arg(long, value_name = "DIR")]
     pub cwd: Option<PathBuf>,
     /// Set an environment variable; may be given several times
-    #[arg(short, long, value_name = "NAME=VALUE", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "NAME=VALUE")]
     pub env: Vec<String>,
     /// Numeric user and group
-    #[arg(short, long, value_name = "UID[:GID]", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "UID[:GID]")]
     pub user: Option<String>,
     /// A supplementary group; may be given several times
-    #[arg(short = 'g', long, value_name = "GID", allow_hyphen_values = true)]
+    #[arg(short = 'g', long, value_name = "GID")]
     pub additional_gids: Vec<String>,
     /// Give the process a terminal
     #[arg(short, long)]
     pub tty: bool,
     /// Send the master of the terminal to this unix socket
-    #[arg(long, value_name = "PATH", allow_hyphen_values = true)]
+    #[arg(long, value_name = "PATH")]
     pub console_socket: Option<PathBuf>,
     /// Send a pidfd of the process to this unix socket
-    #[arg(long, value_name = "PATH", allow_hyphen_values = true)]
+    #[arg(long, value_name = "PATH")]
     pub pidfd_socket: Option<PathBuf>,
     /// Return as soon as the process runs
     #[arg(short, long)]
     pub detach: bool,
     /// Write the pid of the process to this file
-    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
     /// SELinux label of the process
-    #[arg(long, value_name = "LABEL", allow_hyphen_values = true)]
+    #[arg(long, value_name = "LABEL")]
     pub process_label: Option<String>,
     /// AppArmor profile of the process
-    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    #[arg(long, value_name = "NAME")]
     pub apparmor: Option<String>,
     /// Let the process gain no privileges by execve
     #[arg(long)]
     pub no_new_privs: bool,
     /// A capability in addition to the container's; may be given several times
-    #[arg(short, long, value_name = "CAP", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "CAP")]
     pub cap: Vec<String>,
     /// Pass N more descriptors, 3 and up, to the process
-    #[arg(long, value_name = "N", default_value_t = 0, allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = words::number)]
     pub preserve_fds: u32,
     /// Run it in a cgroup below the container's: [CONTROLLER[,CONTROLLER]:]PATH; may be given several times
-    #[arg(long, value_name = "PATH", allow_hyphen_values = true)]
+    #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<String>,
     /// Also in a container that is paused
     #[arg(long)]
@@ -179,18 +198,21 @@ pub struct ExecArgs {
     pub words: Vec<OsString>,
 }
 
-/// `kill`
+// `kill`
 #[derive(clap::Args, Debug)]
 pub struct KillArgs {
     /// Obsolete; accepted, and then a stopped container is no error
     #[arg(short, long, hide = true)]
     pub all: bool,
+    /// Send the signal to each container whose id matches this POSIX extended regular expression
+    #[arg(short, long)]
+    pub regex: bool,
     /// Name of the container, then the signal as a number or name
-    #[arg(value_names = ["CONTAINER-ID", "SIGNAL"], trailing_var_arg = true, required = true)]
+    #[arg(value_names = ["CONTAINER-ID", "SIGNAL"], num_args = 1..=2, trailing_var_arg = true, required = true)]
     pub words: Vec<String>,
 }
 
-/// `delete`
+// `delete`
 #[derive(clap::Args, Debug)]
 pub struct DeleteArgs {
     /// Name of the container
@@ -199,28 +221,39 @@ pub struct DeleteArgs {
     /// Kill the container first; no error if it does not exist
     #[arg(short, long)]
     pub force: bool,
+    /// Delete each container whose id matches this POSIX extended regular expression
+    #[arg(short, long)]
+    pub regex: bool,
 }
 
-/// `list`
+// `list`
 #[derive(clap::Args, Debug)]
 pub struct ListArgs {
     /// table or json
-    #[arg(short, long, value_name = "FORMAT", default_value = "table", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub format: String,
     /// Only the ids
     #[arg(short, long)]
     pub quiet: bool,
 }
 
-/// `spec`
+// `spec`
 #[derive(clap::Args, Debug)]
 pub struct SpecArgs {
     /// Directory to write config.json into
-    #[arg(short, long, value_name = "DIR", default_value = ".", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
     /// For a user without privileges
     #[arg(long)]
     pub rootless: bool,
+}
+
+// `completion`
+#[derive(clap::Args, Debug)]
+pub struct CompletionArgs {
+    /// bash, zsh or fish
+    #[arg(value_name = "SHELL")]
+    pub shell: String,
 }
 
 /// What came of parsing.
@@ -229,136 +262,126 @@ pub enum Parsed {
     Run(Box<Arguments>),
     /// Print this to stdout and exit with 0: help.
     Print(String),
-    /// A wrong call: help for stdout, a first line for stderr, the message, and the exit status.
-    Wrong { help: String, usage: Option<String>, message: String, status: i32 },
+    /// Say what is wrong.
+    Wrong(Box<Wrong>),
+}
+
+/// A wrong call.
+pub struct Wrong {
+    /// For stdout.
+    pub help: String,
+    /// For stderr, before the message.
+    pub usage: Option<String>,
+    pub message: String,
+    pub status: i32,
+    /// Tells where the message is logged; None if that is what is wrong.
+    pub global: Option<Global>,
+}
+
+impl Wrong {
+    /// A flag that does not exist or lacks its value, or whose value makes no sense; `message` says which, in Go's words.
+    fn flag(message: String, help: StyledStr) -> Box<Wrong> {
+        let usage = Some(format!("Incorrect Usage: {message}\n"));
+        Box::new(Wrong { help: help.to_string(), usage, message, status: 1, global: None })
+    }
 }
 
 /// Parses the command line.
-pub fn parse(args: Vec<OsString>) -> Parsed {
-    let words = rewrite(args);
-    let mut command = Arguments::command();
-    let wrong = match command.try_get_matches_from_mut(&words) {
-        Ok(matches) => match Arguments::from_arg_matches(&matches) {
-            Ok(arguments) => return Parsed::Run(Box::new(arguments)),
-            Err(error) => error,
-        },
-        Err(error) => error,
+pub fn parse(args: &[OsString]) -> Parsed {
+    let mut definition = Arguments::command();
+    let mut before = match Words::sort(&definition, args.get(1..).unwrap_or_default(), true) {
+        Ok(before) => before,
+        Err(message) => return Parsed::Wrong(Wrong::flag(message, definition.render_help())),
     };
-    if wrong.kind() == ErrorKind::DisplayHelp {
-        return Parsed::Print(wrong.to_string());
+    let words = std::mem::take(&mut before.arguments);
+    let plain: Vec<OsString> = args.first().cloned().into_iter().chain(before.plain()).collect();
+    let parsed = match words.split_first() {
+        _ if before.help => Ok(Parsed::Print(help())),
+        Some((name, words)) if !name.is_empty() && !before.has("version") => {
+            parse_command(&mut definition, &plain, &name.to_string_lossy(), words)
+        }
+        _ => typed(&mut definition, &plain)
+            .map_err(|error| Wrong::flag(explain(&error, &before), definition.render_help())),
+    };
+    parsed.unwrap_or_else(|mut wrong| {
+        wrong.global = Arguments::try_parse_from(plain).ok().map(|arguments| arguments.global);
+        Parsed::Wrong(wrong)
+    })
+}
+
+/// Parses what follows the name of a command; `before` has the program's name and the global flags, in plain form.
+fn parse_command(
+    definition: &mut clap::Command,
+    before: &[OsString],
+    name: &str,
+    words: &[OsString],
+) -> std::result::Result<Parsed, Box<Wrong>> {
+    // `corten help COMMAND` is `corten COMMAND --help`.
+    let (name, words) = match (name, words) {
+        ("help" | "h", []) => return Ok(Parsed::Print(help())),
+        ("help" | "h", [name, ..]) => (name.to_string_lossy().into_owned(), &["--help".into()][..]),
+        _ => (name.to_string(), words),
+    };
+    let Some(command) = definition.find_subcommand_mut(&name) else {
+        let message = format!("No help topic for '{name}'\n");
+        return Err(Box::new(Wrong { help: String::new(), usage: None, message, status: 3, global: None }));
+    };
+    command.set_bin_name(format!("corten {name}"));
+    command.build();
+    let first_ends = command.get_positionals().any(clap::Arg::is_trailing_var_arg_set);
+    let after =
+        Words::sort(command, words, first_ends).map_err(|message| Wrong::flag(message, command.render_help()))?;
+    if after.help {
+        return Ok(Parsed::Print(command.render_help().to_string()));
     }
-    explain(&wrong, &words, &mut command)
+    if let Some(count) = wrong_count(command, after.arguments.len()) {
+        let program = before.first().map(|program| program.display().to_string()).unwrap_or_default();
+        let message = format!("{program}: {name:?} requires {count} argument(s)");
+        let help = format!("Incorrect Usage.\n\n{}", command.render_help());
+        return Err(Box::new(Wrong { help, usage: None, message, status: 1, global: None }));
+    }
+    let plain: Vec<OsString> = before.iter().cloned().chain([name.as_str().into()]).chain(after.plain()).collect();
+    typed(definition, &plain).map_err(|error| {
+        let help = definition.find_subcommand_mut(&name).map(clap::Command::render_help).unwrap_or_default();
+        Wrong::flag(explain(&error, &after), help)
+    })
+}
+
+/// Lets clap make typed arguments of the plain words, in which nothing but a value can still be wrong.
+fn typed(definition: &mut clap::Command, plain: &[OsString]) -> std::result::Result<Parsed, clap::Error> {
+    let matches = definition.try_get_matches_from_mut(plain)?;
+    Ok(Parsed::Run(Box::new(Arguments::from_arg_matches(&matches)?)))
+}
+
+/// What runc would say of a value that makes no sense.
+fn explain(wrong: &clap::Error, words: &Words) -> String {
+    if let (Some(ContextValue::String(argument)), Some(ContextValue::String(value)), Some(why)) =
+        (wrong.get(ContextKind::InvalidArg), wrong.get(ContextKind::InvalidValue), wrong.source())
+        && let Some(flag) = words.flag_of(argument)
+    {
+        return format!("invalid value {value:?} for flag -{flag}: {why}");
+    }
+    let text = wrong.to_string();
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_string()
+}
+
+/// The number of arguments that a command takes, in runc's words, unless it has got as many.
+fn wrong_count(command: &clap::Command, count: usize) -> Option<String> {
+    let (min, max) = command.get_positionals().next().map_or((0, 0), |argument| {
+        let range = argument.get_num_args().unwrap_or_default();
+        (if argument.is_required_set() { range.min_values() } else { 0 }, range.max_values())
+    });
+    match (min, max) {
+        _ if (min..=max).contains(&count) => None,
+        _ if min == max => Some(format!("exactly {min}")),
+        _ if count < min => Some(format!("a minimum of {min}")),
+        _ => Some(format!("a maximum of {max}")),
+    }
 }
 
 /// The help of the whole program.
 pub fn help() -> String {
     Arguments::command().render_help().to_string()
-}
-
-/// runc's words for what is wrong with the call; engines probe for some of them.
-#[allow(clippy::too_many_lines, reason = "a flat table of messages")]
-fn explain(wrong: &clap::Error, words: &[OsString], command: &mut clap::Command) -> Parsed {
-    let name = subcommand_name(words, command);
-    let mut help = match name.as_deref().and_then(|name| command.find_subcommand_mut(name)) {
-        Some(subcommand) => subcommand.render_help().to_string(),
-        None => command.render_help().to_string(),
-    };
-    let context = |kind| match wrong.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        Some(ContextValue::Strings(texts)) => texts.join(" "),
-        _ => String::new(),
-    };
-    let flag = |text: String| text.split([' ', '=']).next().unwrap_or_default().trim_start_matches('-').to_string();
-    let usage = |text: String| (Some(format!("Incorrect Usage: {text}\n")), text);
-    let (usage, message) = match wrong.kind() {
-        ErrorKind::InvalidSubcommand => {
-            let message = format!("No help topic for '{}'\n", context(ContextKind::InvalidSubcommand));
-            return Parsed::Wrong { help: String::new(), usage: None, message, status: 3 };
-        }
-        ErrorKind::MissingRequiredArgument | ErrorKind::TooFewValues if name.is_some() => {
-            help = format!("Incorrect Usage.\n\n{help}");
-            let name = name.unwrap_or_default();
-            let count = if matches!(name.as_str(), "exec" | "kill") { "a minimum of 1" } else { "exactly 1" };
-            (None, format!("{}: {name:?} requires {count} argument(s)", program(words)))
-        }
-        ErrorKind::UnknownArgument if !context(ContextKind::InvalidArg).starts_with('-') => {
-            help = format!("Incorrect Usage.\n\n{help}");
-            (None, format!("{}: {:?} requires exactly 1 argument(s)", program(words), name.unwrap_or_default()))
-        }
-        ErrorKind::UnknownArgument => {
-            usage(format!("flag provided but not defined: -{}", flag(context(ContextKind::InvalidArg))))
-        }
-        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
-            usage(format!("flag needs an argument: -{}", flag(context(ContextKind::InvalidArg))))
-        }
-        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
-            let (value, name) = (context(ContextKind::InvalidValue), flag(context(ContextKind::InvalidArg)));
-            usage(format!("invalid value {value:?} for flag -{name}: parse error"))
-        }
-        _ => {
-            let text = wrong.to_string();
-            let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_string();
-            usage(line)
-        }
-    };
-    Parsed::Wrong { help, usage, message, status: 1 }
-}
-
-fn program(words: &[OsString]) -> String {
-    words.first().map_or_else(|| "corten".to_string(), |word| word.to_string_lossy().into_owned())
-}
-
-fn subcommand_name(words: &[OsString], command: &clap::Command) -> Option<String> {
-    let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-    words.iter().skip(1).filter_map(|word| word.to_str()).find(|word| names.contains(word)).map(str::to_string)
-}
-
-/// Turns `-long` into `--long` up to `--`, and in exec and kill up to the first argument that is no flag, for what
-/// follows belongs to the user's program there.
-fn rewrite(words: Vec<OsString>) -> Vec<OsString> {
-    let mut ended = false;
-    let mut stops_at_argument = false;
-    let mut skip_value = false;
-    let mut rewritten = Vec::with_capacity(words.len());
-    for (position, word) in words.into_iter().enumerate() {
-        let bytes = word.as_bytes();
-        if position == 0 || ended || skip_value {
-            skip_value = false;
-            rewritten.push(word);
-            continue;
-        }
-        if !bytes.starts_with(b"-") {
-            ended = stops_at_argument;
-            stops_at_argument |= matches!(bytes, b"exec" | b"kill");
-            rewritten.push(word);
-            continue;
-        }
-        ended = bytes == b"--";
-        let name = bytes.split(|&byte| byte == b'=').next().unwrap_or_default();
-        // A flag of one letter is a short one in both worlds.
-        let long = if name.len() > 2 && !name.starts_with(b"--") { [b"-", bytes].concat() } else { bytes.to_vec() };
-        // In exec and kill the value of a flag must not be taken for the first argument.
-        let with_value: &[&[u8]] = &[
-            b"-p",
-            b"--process",
-            b"-process",
-            b"--cwd",
-            b"-cwd",
-            b"-e",
-            b"--env",
-            b"-env",
-            b"-u",
-            b"--user",
-            b"-user",
-            b"--pid-file",
-            b"-pid-file",
-            b"--preserve-fds",
-            b"-preserve-fds",
-        ];
-        skip_value = stops_at_argument && !bytes.contains(&b'=') && with_value.contains(&name);
-        rewritten.push(OsString::from_vec(long));
-    }
-    rewritten
 }
 
 impl ExecArgs {
@@ -374,32 +397,85 @@ impl ExecArgs {
 mod tests {
     use super::*;
 
-    fn rewritten(line: &str) -> String {
-        let words = rewrite(line.split(' ').map(OsString::from).collect());
-        words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    fn parsed(line: &str) -> Arguments {
+        match parse(&line.split(' ').map(OsString::from).collect::<Vec<_>>()) {
+            Parsed::Run(arguments) => *arguments,
+            Parsed::Print(text) => panic!("{line}: {text}"),
+            Parsed::Wrong(wrong) => panic!("{line}: {}", wrong.message),
+        }
     }
 
-    #[test]
-    fn long_flags_may_have_one_dash() {
-        assert_eq!(
-            rewritten("corten -root /r run -no-subreaper -b x id"),
-            "corten --root /r run --no-subreaper -b x id"
-        );
-        assert_eq!(rewritten("corten exec -cwd /x c1 ls -all"), "corten exec --cwd /x c1 ls -all");
-        assert_eq!(rewritten("corten exec c1 -- -long"), "corten exec c1 -- -long");
+    fn wrong(line: &str) -> (String, i32) {
+        match parse(&line.split(' ').map(OsString::from).collect::<Vec<_>>()) {
+            Parsed::Wrong(wrong) => (wrong.message, wrong.status),
+            _ => panic!("{line} is accepted"),
+        }
     }
 
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+        for command in Arguments::command().get_subcommands_mut() {
+            let about = command.get_about().cloned();
+            command.build();
+            assert_eq!(command.get_about(), about.as_ref(), "{}: its struct has a doc comment", command.get_name());
+            assert!(
+                command.get_positionals().count() <= 1,
+                "{}: the counts of arguments are of one",
+                command.get_name()
+            );
+            assert!(command.get_opts().all(|flag| flag.get_long().is_some()), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn flags_are_taken_as_go_takes_them() {
+        let arguments =
+            parsed("corten -root /r --debug=true run -no-subreaper id --bundle=x -b y -detach=false --keep=1");
+        assert_eq!(arguments.global.root, Some("/r".into()));
+        assert!(arguments.global.debug);
+        let Some(Command::Run(run)) = arguments.command else { panic!("not run") };
+        assert_eq!((run.create.id.as_str(), run.create.bundle), ("id", "y".into()));
+        assert_eq!((run.create.no_subreaper, run.detach, run.keep), (true, false, true));
+    }
+
+    #[test]
+    fn a_value_may_look_like_a_flag_and_an_empty_path_is_none() {
+        let arguments = parsed("corten --root --debug --log= list -f --quiet");
+        assert_eq!((arguments.global.root, arguments.global.log), (Some("--debug".into()), None));
+        assert!(!arguments.global.debug);
+        let Some(Command::List(list)) = arguments.command else { panic!("not list") };
+        assert_eq!((list.format.as_str(), list.quiet), ("--quiet", false));
     }
 
     #[test]
     fn after_the_id_everything_belongs_to_the_program() {
-        let words = ["corten", "exec", "-e", "A=b", "c1", "sh", "-c", "--env"].map(OsString::from);
-        let arguments = Arguments::try_parse_from(words).unwrap();
+        let arguments = parsed("corten exec -e A=b -env C=d c1 sh -c -- --env");
         let Some(Command::Exec(exec)) = arguments.command else { panic!("not exec") };
+        assert_eq!(exec.env, ["A=b", "C=d"]);
         let (id, rest) = exec.split().unwrap();
-        assert_eq!((id.as_str(), rest.len()), ("c1", 3));
+        assert_eq!((id.as_str(), rest), ("c1", ["sh", "-c", "--", "--env"].map(OsString::from).to_vec()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_in_the_words_of_go() {
+        for (line, message, status) in [
+            ("corten nosuch", "No help topic for 'nosuch'\n", 3),
+            ("corten help nosuch", "No help topic for 'nosuch'\n", 3),
+            ("corten --root", "flag needs an argument: -root", 1),
+            ("corten list ---q", "bad flag syntax: ---q", 1),
+            ("corten list -=q", "bad flag syntax: -=q", 1),
+            ("corten list -qf json", "flag provided but not defined: -qf", 1),
+            ("corten list --quiet=maybe", "invalid boolean value \"maybe\" for -quiet: parse error", 1),
+            ("corten list x", "corten: \"list\" requires exactly 0 argument(s)", 1),
+            ("/x/corten state", "/x/corten: \"state\" requires exactly 1 argument(s)", 1),
+            ("corten state a b", "corten: \"state\" requires exactly 1 argument(s)", 1),
+            ("corten exec -d", "corten: \"exec\" requires a minimum of 1 argument(s)", 1),
+            ("corten kill a KILL b", "corten: \"kill\" requires a maximum of 2 argument(s)", 1),
+            ("corten exec -p", "flag needs an argument: -p", 1),
+            ("corten create --preserve-fds x a", "invalid value \"x\" for flag -preserve-fds: parse error", 1),
+        ] {
+            assert_eq!(wrong(line), (message.to_string(), status), "{line}");
+        }
     }
 }

@@ -74,7 +74,7 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
     let passed = activation.count.saturating_add(args.preserve_fds);
     check_preserved(passed)?;
     let caller = Caller::look()?;
-    let mut plan = plan::load(&args.bundle)?;
+    let mut plan = plan::load(&args.bundle, args.config.as_deref())?;
     plan.suit(&caller)?;
     plan.add_variables(&activation.variables())?;
     let terminal = plan.process.as_ref().is_some_and(|process| process.terminal);

@@ -1,15 +1,23 @@
 //! `delete`: removes everything that was made for a container, whatever the moment at which its creation ended, and
 //! nothing else.
 
+use crate::cli::DeleteArgs;
 use crate::error::{Context, Error, Result};
 use crate::state::{Container, InitProcess, Lock, Record, Status};
-use crate::{hooks, log, sys};
+use crate::{hooks, list, log, sys};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
 use std::path::Path;
 
 /// `corten delete [--force] ID`
-pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
+pub fn delete(root: &Path, args: &DeleteArgs) -> Result<()> {
+    match args.regex {
+        true => list::each_matching(root, &args.id, |id| delete_one(root, id, args.force)),
+        false => delete_one(root, &args.id, args.force),
+    }
+}
+
+fn delete_one(root: &Path, id: &str, force: bool) -> Result<()> {
     let container = match Container::find(root, id) {
         Err(error) if force && is_missing(&error) => return Ok(()),
         other => other?,

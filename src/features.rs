@@ -1,6 +1,7 @@
 //! `features`: what this runtime supports, as JSON (features.md).
 
 use crate::error::{Context, Result};
+use crate::json;
 use serde_json::json;
 use std::io::Write;
 
@@ -131,8 +132,9 @@ pub fn features() -> Result<()> {
         },
         "potentiallyUnsafeConfigAnnotations": ["run.oci.hooks.", "run.oci.keep_original_groups"],
     });
-    let text = serde_json::to_string_pretty(&features)?;
-    std::io::stdout().write_all(format!("{text}\n").as_bytes()).context(|| "write to stdout")
+    let mut text = json::indented(&features, b"    ")?;
+    text.push(b'\n');
+    std::io::stdout().write_all(&text).context(|| "write to stdout")
 }
 
 /// libseccomp's, which is part of this program.

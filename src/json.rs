@@ -271,6 +271,14 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Key<'_, 'de, V> {
     }
 }
 
+/// A document for people: each level indented by `indent`, no newline at the end.
+pub fn indented(value: &serde_json::Value, indent: &[u8]) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(indent);
+    serde::Serialize::serialize(value, &mut serde_json::Serializer::with_formatter(&mut text, formatter))?;
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

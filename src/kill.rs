@@ -1,21 +1,28 @@
 //! `kill`: sends a signal to the init of a container. It takes no lock, so that it works while a hook hangs.
 
+use crate::cli::KillArgs;
 use crate::error::{Context, Error, Result};
-use crate::signals;
 use crate::state::{Container, Status};
-use crate::sys;
+use crate::{list, signals, sys};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 /// `corten kill [--all] ID [SIGNAL]`
-pub fn kill(root: &Path, words: &[String], all: bool) -> Result<()> {
-    let (id, signal) = match words {
-        [id] => (id, "SIGTERM"),
-        [id, signal] => (id, signal.as_str()),
+pub fn kill(root: &Path, args: &KillArgs) -> Result<()> {
+    let (id, signal) = match args.words.as_slice() {
+        [id, signal] if !signal.is_empty() => (id, signal.as_str()),
+        [id] | [id, _] => (id, "SIGTERM"),
         _ => return Err(Error::new("kill takes a container id and a signal")),
     };
+    match args.regex {
+        true => list::each_matching(root, id, |id| kill_one(root, id, signal, args.all)),
+        false => kill_one(root, id, signal, args.all),
+    }
+}
+
+fn kill_one(root: &Path, id: &str, signal: &str, all: bool) -> Result<()> {
     let container = Container::find(root, id)?;
     let signal = signals::parse(signal)?;
     let record = container.record()?;

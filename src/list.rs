@@ -3,15 +3,21 @@
 
 use crate::cli::ListArgs;
 use crate::error::{Context, Error, Result};
-use crate::log;
 use crate::state::{Container, Description, Root, describe};
+use crate::{delete, log};
+use nix::errno::Errno;
 use nix::unistd::{Uid, User};
+use regex::Regex;
 use std::io::Write;
 use std::path::Path;
 
-/// `corten list`
-pub fn list(root: &Path, args: &ListArgs) -> Result<()> {
-    if !matches!(args.format.as_str(), "table" | "json") {
+/// `corten list`. A state directory that the caller names has to exist, as with runc; the usual one comes to be with the
+/// first container.
+pub fn list(root: &Path, named: bool, args: &ListArgs) -> Result<()> {
+    if named && Root::open(root)?.is_none() {
+        return Err(Error::from(Errno::ENOENT).context(format!("open {}", root.display())));
+    }
+    if !args.quiet && !matches!(args.format.as_str(), "table" | "json") {
         return Err(Error::new("invalid format option"));
     }
     let descriptions = descriptions(root)?;
@@ -33,17 +39,41 @@ fn descriptions(root: &Path) -> Result<Vec<Description>> {
     for id in opened.ids()? {
         let described = Container::find(root, &id).and_then(|container| match container.read_record()? {
             Some(_) => describe(&container).map(Some),
-            None => Ok(None),
+            // It is being made or removed right now, or that was interrupted.
+            None if container.is_locked() => Ok(None),
+            None => container.record().map(|_| None),
         });
         match described {
             Ok(Some(description)) => descriptions.push(description),
-            // It is being made or removed right now.
             Ok(None) => {}
-            Err(error) if error.to_string().starts_with("container does not exist") => {}
+            Err(error) if delete::is_missing(&error) => {}
             Err(error) => log::warning(&format!("load container {id}: {error}")),
         }
     }
     Ok(descriptions)
+}
+
+/// Does something to each container whose id matches a POSIX extended regular expression, anywhere in it as crun has it.
+/// One that fails does not keep the others from their turn.
+pub fn each_matching(root: &Path, pattern: &str, action: impl Fn(&str) -> Result<()>) -> Result<()> {
+    let pattern = Regex::new(pattern).map_err(|error| {
+        let text = error.to_string();
+        let why = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        Error::new(format!("invalid regular expression {pattern:?}: {why}"))
+    })?;
+    let ids = Root::open(root)?.map_or(Ok(Vec::new()), |root| root.ids())?;
+    let matching: Vec<&String> = ids.iter().filter(|id| pattern.is_match(id)).collect();
+    let failures = matching.iter().filter(|id| match action(id) {
+        Ok(()) => false,
+        Err(error) => {
+            log::warning(&format!("{id}: {error}"));
+            true
+        }
+    });
+    match failures.count() {
+        0 => Ok(()),
+        count => Err(Error::new(format!("failed for {count} of {} containers", matching.len()))),
+    }
 }
 
 fn owner(uid: u32) -> String {

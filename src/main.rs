@@ -8,6 +8,7 @@ mod caller;
 mod capabilities;
 mod cgroups;
 mod cli;
+mod completion;
 mod console;
 mod create;
 mod delete;
@@ -47,27 +48,20 @@ mod sysctl;
 mod terminal;
 mod userns;
 
-use cli::{Arguments, Command, Global, Parsed};
+use cli::{Arguments, Command, Global, Parsed, Wrong};
 use error::{Context, Error, Result};
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The program, from its arguments to its exit status. `sys` has the entry point that calls it.
 fn run(args: Vec<OsString>) -> i32 {
     let protected = if enters_container(&args) { selfexe::protect(&args) } else { Ok(()) };
     sys::ignore_sigpipe();
-    let status = match cli::parse(args) {
+    let status = match cli::parse(&args) {
         Parsed::Run(arguments) => execute(*arguments, protected),
         Parsed::Print(text) => print(&text),
-        Parsed::Wrong { help, usage, message, status } => {
-            print(&help);
-            if let Some(usage) = usage {
-                let _ = writeln!(std::io::stderr(), "{usage}");
-            }
-            log::fatal(&message);
-            status
-        }
+        Parsed::Wrong(wrong) => complain(&wrong),
     };
     // A reader that is gone is no failure of ours.
     let _ = std::io::stdout().flush();
@@ -78,6 +72,20 @@ fn run(args: Vec<OsString>) -> i32 {
 /// parsed, for the answer may be to start anew; a container called `run` costs one start more.
 fn enters_container(args: &[OsString]) -> bool {
     args.iter().skip(1).any(|word| word == "create" || word == "run" || word == "exec")
+}
+
+/// Says what is wrong with the call: help on stdout, the message in the log.
+fn complain(wrong: &Wrong) -> i32 {
+    if let Err(error) = wrong.global.as_ref().map_or(Ok(()), |global| open_log(global)) {
+        log::fatal(&error.to_string(), error.errno());
+        return 1;
+    }
+    print(&wrong.help);
+    if let Some(usage) = &wrong.usage {
+        let _ = writeln!(std::io::stderr(), "{usage}");
+    }
+    log::fatal(&wrong.message, None);
+    wrong.status
 }
 
 fn execute(arguments: Arguments, protected: Result<()>) -> i32 {
@@ -93,45 +101,59 @@ fn execute(arguments: Arguments, protected: Result<()>) -> i32 {
         Command::Exec(_) => ("exec failed: ", 255),
         _ => ("", 1),
     };
-    match prepare(&arguments.global).and_then(|root| protected.and_then(|()| dispatch(&root, command))) {
+    if let Err(error) = open_log(&arguments.global) {
+        log::fatal(&error.to_string(), error.errno());
+        return 1;
+    }
+    match protected.and_then(|()| dispatch(&root(&arguments.global), &arguments.global, command)) {
         Ok(status) => status,
         Err(error) => {
-            log::fatal(&format!("{prefix}{error}"));
+            log::fatal(&format!("{prefix}{error}"), error.errno());
             failure
         }
     }
 }
 
-/// Opens the log and decides where the state is.
-fn prepare(global: &Global) -> Result<PathBuf> {
-    let format = match global.log_format.as_str() {
-        "text" => log::Format::Text,
-        "json" => log::Format::Json,
-        other => return Err(Error::new(format!("invalid log-format: {other}"))),
+/// Checks the global flags, makes sure that the descriptors 0 to 2 are there, closes the others on execve, and opens the
+/// log.
+fn open_log(global: &Global) -> Result<()> {
+    let format = log::Format::parse(global.log_format.as_deref().unwrap_or_default())?;
+    let level = match (&global.log_level, global.debug) {
+        (_, true) => log::Level::Debug,
+        (Some(level), false) => log::Level::parse(level)?,
+        (None, false) => log::Level::Warning,
     };
+    if let Some(other) = global.cgroup_manager.as_deref().filter(|manager| *manager != "cgroupfs") {
+        return Err(Error::new(format!("--cgroup-manager {other}: not supported by this version")));
+    }
     files::ensure_stdio()?;
     // What the caller left open is not for hooks, nor for the container, unless he says so at the end (rule R8).
     sys::close_on_exec_from(3).context(|| "close_range(CLOEXEC)")?;
-    log::open(global.log.as_deref(), format, global.debug)?;
-    Ok(match (&global.root, std::env::var_os("XDG_RUNTIME_DIR")) {
+    log::open(global.log.as_deref(), format, level)
+}
+
+/// The directory of the state.
+fn root(global: &Global) -> PathBuf {
+    match (&global.root, std::env::var_os("XDG_RUNTIME_DIR")) {
         (Some(root), _) => root.clone(),
         (None, Some(directory)) if !nix::unistd::geteuid().is_root() => PathBuf::from(directory).join("corten"),
         (None, _) => PathBuf::from("/run/corten"),
-    })
+    }
 }
 
-fn dispatch(root: &std::path::Path, command: Command) -> Result<i32> {
+fn dispatch(root: &Path, global: &Global, command: Command) -> Result<i32> {
     match command {
         Command::Create(args) => create::create(root, &args)?,
         Command::Start(args) => start::start(root, &args.id)?,
         Command::Run(args) => return run::run(root, &args),
         Command::Exec(args) => return exec::exec(root, &args),
         Command::State(args) => state::state(root, &args.id)?,
-        Command::Kill(args) => kill::kill(root, &args.words, args.all)?,
-        Command::Delete(args) => delete::delete(root, &args.id, args.force)?,
-        Command::List(args) => list::list(root, &args)?,
+        Command::Kill(args) => kill::kill(root, &args)?,
+        Command::Delete(args) => delete::delete(root, &args)?,
+        Command::List(args) => list::list(root, global.root.is_some(), &args)?,
         Command::Spec(args) => spec::spec(&args)?,
         Command::Features => features::features()?,
+        Command::Completion(args) => completion::completion(&args.shell)?,
     }
     Ok(0)
 }

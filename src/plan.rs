@@ -91,22 +91,24 @@ pub struct Rlimit {
     pub name: &'static str,
 }
 
-/// Reads and checks the bundle's config.json.
-pub fn load(bundle: &Path) -> Result<Plan> {
+/// Reads and checks the bundle's config.json, or the file that the caller names instead.
+pub fn load(bundle: &Path, config: Option<&Path>) -> Result<Plan> {
     let bundle = files::canonical_directory(bundle).context(|| format!("chdir {}", bundle.display()))?;
-    let spec = parse(&read_config(&bundle.join("config.json"))?)?;
+    let file = config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf);
+    let bytes = read_config(&file).map_err(|error| match error.errno() {
+        Some(nix::errno::Errno::ENOENT) => {
+            let name = file.file_name().unwrap_or_default().display().to_string();
+            Error::new(format!("JSON specification file {name} not found"))
+        }
+        _ => error,
+    })?;
+    let spec = parse(&bytes)?;
     Plan::new(bundle, spec)
 }
 
 /// Reads a JSON file that the caller names: a regular file of bounded size, never waiting for a FIFO (rule R23).
 pub fn read_config(path: &Path) -> Result<Vec<u8>> {
-    let fd = match files::open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
-        Err(nix::errno::Errno::ENOENT) => {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            return Err(Error::new(format!("JSON specification file {name} not found")));
-        }
-        other => other.context(|| format!("open {}", path.display()))?,
-    };
+    let fd = files::open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).context(|| format!("open {}", path.display()))?;
     let stat = fstat(&fd).context(|| format!("stat {}", path.display()))?;
     if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
         return Err(Error::new(format!("{} is not a regular file", path.display())));

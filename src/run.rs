@@ -19,7 +19,7 @@ use std::path::Path;
 
 /// `corten run`; the exit status.
 pub fn run(root: &Path, args: &RunArgs) -> Result<i32> {
-    if !args.no_subreaper && !args.detach {
+    if !args.create.no_subreaper && !args.detach {
         nix::sys::prctl::set_child_subreaper(true).context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     }
     let mode = if args.detach { Mode::Detached } else { Mode::Foreground };

@@ -182,8 +182,11 @@ impl Record {
 
 /// Rule R16. A name that passes is one component of a path and no special one.
 pub fn check_id(id: &str) -> Result<()> {
+    if id.is_empty() {
+        return Err(Error::new("container id cannot be empty"));
+    }
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+.-".contains(&byte);
-    match !id.is_empty() && id.len() <= 255 && !id.starts_with('.') && id.bytes().all(allowed) {
+    match id.len() <= 255 && !id.starts_with('.') && id.bytes().all(allowed) {
         true => Ok(()),
         false => Err(Error::new("invalid container ID format")),
     }
@@ -225,7 +228,8 @@ impl Root {
         for entry in directory.iter() {
             let entry = entry.context(what)?;
             let Ok(name) = entry.file_name().to_str() else { continue };
-            if check_id(name).is_ok() {
+            let may_be_one = entry.file_type().is_none_or(|kind| kind == nix::dir::Type::Directory);
+            if may_be_one && check_id(name).is_ok() {
                 ids.push(name.to_string());
             }
         }
@@ -334,7 +338,7 @@ impl Container {
     }
 
     /// Whether another corten is working on the container right now.
-    fn is_locked(&self) -> bool {
+    pub fn is_locked(&self) -> bool {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         // A lock belongs to an open file, and ours may hold one itself.
         let Ok(fd) = openat(&self.fd, ".", flags, Mode::empty()) else {
