@@ -161,7 +161,8 @@ impl<'m> Case<'m> {
     pub fn part(&self, timeout: Duration) -> Case<'m> {
         let name = format!("part{}", self.next());
         let (tag, dir) = (format!("{}-{name}", self.tag), self.dir.join(name));
-        Case { machine: self.machine, tag, dir, deadline: Instant::now() + timeout, counter: Cell::new(0) }
+        let (begun, user, counter) = (Instant::now(), AtomicU32::new(0), AtomicU32::new(0));
+        Case { machine: self.machine, tag, dir, begun, deadline: begun + timeout, user, counter }
     }
 }
 

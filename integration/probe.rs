@@ -497,6 +497,7 @@ fn namespace_owners() -> Value {
                 // SAFETY: NS_GET_USERNS takes no argument and returns a new descriptor, which nobody else knows of.
                 match unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS as _) } {
                     -1 => Err(io::Error::last_os_error()),
+                    // SAFETY: the kernel has just made this descriptor, and nobody else knows of it.
                     fd => unsafe { File::from_raw_fd(fd) }.metadata(),
                 }
             });

@@ -76,7 +76,7 @@ fn enters_container(args: &[OsString]) -> bool {
 
 /// Says what is wrong with the call: help on stdout, the message in the log.
 fn complain(wrong: &Wrong) -> i32 {
-    if let Err(error) = wrong.global.as_ref().map_or(Ok(()), |global| open_log(global)) {
+    if let Err(error) = wrong.global.as_ref().map_or(Ok(()), open_log) {
         log::fatal(&error.to_string(), error.errno());
         return 1;
     }

@@ -114,7 +114,8 @@ impl Confinement<'_> {
         if process.uid != 0 {
             nix::sys::prctl::set_keepcaps(true).context(|| "prctl(PR_SET_KEEPCAPS)")?;
         }
-        if !self.keep_groups && !(self.groups_are_fixed && process.groups.is_empty()) {
+        let nothing_to_set = self.groups_are_fixed && process.groups.is_empty();
+        if !(self.keep_groups || nothing_to_set) {
             sys::setgroups(&process.groups).map_err(|errno| {
                 let error = Error::from(errno).context(format!("setgroups({:?})", process.groups));
                 if self.groups_are_fixed {

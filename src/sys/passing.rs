@@ -34,7 +34,9 @@ pub fn receive_fd(socket: BorrowedFd<'_>) -> SysResult<Option<OwnedFd>> {
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(fds) = part {
             // SAFETY: the kernel has just made these descriptors for us, and nobody else knows of them.
-            received = fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).last();
+            for fd in fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }) {
+                received = Some(fd);
+            }
         }
     }
     Ok(received)
