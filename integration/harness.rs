@@ -150,6 +150,8 @@ pub struct Case<'m> {
     pub dir: PathBuf,
     /// When the test has to be over.
     pub deadline: Instant,
+    /// The user and group of the caller; see [`Case::become_user`].
+    pub user: Cell<u32>,
     counter: Cell<u32>,
 }
 
@@ -173,6 +175,16 @@ impl Case<'_> {
     /// The `--root` of the test.
     pub fn root(&self) -> PathBuf {
         self.dir.join("root")
+    }
+
+    /// From now on the runtime is called by a user without privileges, to whom the directory of the test belongs.
+    pub fn become_user(&self, id: u32) -> Outcome {
+        self.user.set(id);
+        for dir in [self.dir.clone(), self.root(), self.dir.join("run")] {
+            fs::create_dir_all(&dir)?;
+            std::os::unix::fs::chown(&dir, Some(id), Some(id))?;
+        }
+        Ok(())
     }
 }
 
@@ -282,6 +294,8 @@ fn prepare(options: &Options) -> Result<Machine, String> {
     let tmp = env::temp_dir().join(format!("corten-it-{}", std::process::id()));
     fs::create_dir(&tmp).map_err(|error| format!("make {}: {error}", tmp.display()))?;
     fs::copy(&probe, tmp.join("probe")).map_err(|error| format!("copy {}: {error}", probe.display()))?;
+    // Another user may not be able to reach the one in the target directory.
+    fs::copy(&runtime, tmp.join("runtime")).map_err(|error| format!("copy {}: {error}", runtime.display()))?;
     let busybox = Path::new("/bin/busybox");
     fs::copy(busybox, tmp.join("busybox")).map_err(|error| format!("copy {}: {error}", busybox.display()))?;
     let cgroup2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
@@ -435,7 +449,7 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
     let begin = Instant::now();
     let tag = format!("ct{}-{}", std::process::id(), runtime::unique());
     let dir = machine.tmp.join(&tag);
-    let case = Case { machine, tag, dir, deadline: begin + TEST_TIMEOUT * machine.patience, counter: Cell::new(0) };
+    let case = Case { machine, tag, dir, deadline: begin + TEST_TIMEOUT * machine.patience, user: Cell::new(0), counter: Cell::new(0) };
     let mut outcome = match fs::create_dir_all(case.root()) {
         // A bug in a test must not take the other tests with it.
         Ok(()) => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (test.run)(&case)))

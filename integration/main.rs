@@ -47,6 +47,7 @@ mod seccomp;
 mod service;
 mod terminal;
 mod tidy;
+mod userns;
 
 /// The table of tests: one module for each topic.
 const MODULES: &[(&str, &[harness::Test])] = &[
@@ -55,6 +56,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("mounts", mounts::TESTS),
     ("namespaces", namespaces::TESTS),
     ("netdev", netdev::TESTS),
+    ("userns", userns::TESTS),
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("limits", limits::TESTS),

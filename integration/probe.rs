@@ -15,6 +15,7 @@
 //! --write-self-exe        tries to open the running executables for writing (nothing is written)
 //! --put PATH=TEXT         writes TEXT into PATH
 //! --notify TEXT           sends TEXT to $NOTIFY_SOCKET
+//! --make PATH             makes a new file and tells its status or the errno
 //! --stdin                 adds what stdin holds    --out FILE    prints into FILE instead (for hooks)
 //! --network               adds the network devices
 //! --quiet  --hold  --sleep SECONDS  --wait-signal N  --signal-self N  --exit N
@@ -171,7 +172,7 @@ impl Request {
                 "--signal-self" => request.signal_self = value().parse().ok(),
                 "--exit" => request.exit = value().parse().unwrap_or(98),
                 "--read" | "--write" | "--stat" | "--list" | "--open" | "--try" | "--mknod" | "--syscall" | "--put"
-                | "--attack-exe" | "--spy" => {
+                | "--make" | "--attack-exe" | "--spy" => {
                     let value = value();
                     request.actions.push((option, value));
                 }
@@ -207,6 +208,10 @@ impl Request {
                         OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()))
                     ))
                 }
+                "--make" => match File::create_new(argument) {
+                    Ok(_) => stat(argument),
+                    Err(error) => json!({"errno": errno_name(&error)}),
+                },
                 "--attack-exe" => attack_executables(argument),
                 "--spy" => spy(argument),
                 _ => json!(in_a_child(argument)),
@@ -295,6 +300,8 @@ fn facts(args: &[String]) -> Map<String, Value> {
         "uts": uts(),
         "oom_score_adj": read_trimmed("/proc/self/oom_score_adj").and_then(|text| text.parse::<i32>().ok()),
         "namespaces": namespaces(),
+        "owners": namespace_owners(),
+        "clocks": clocks(),
         "mounts": mounts(),
         "signals": signals(),
         "process": process(),
@@ -472,6 +479,38 @@ fn namespaces() -> Value {
         .map(|name| ((*name).to_owned(), json!(fs::metadata(format!("/proc/self/ns/{name}")).map(|m| m.ino()).ok())))
         .collect::<Map<_, _>>()
         .into()
+}
+
+/// The inode of the user namespace that each namespace belongs to, or why it is not told.
+fn namespace_owners() -> Value {
+    use std::os::fd::AsRawFd as _;
+    use std::os::fd::FromRawFd as _;
+    const NS_GET_USERNS: c_ulong = 0xb701;
+    ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"]
+        .iter()
+        .map(|name| {
+            let owner = File::open(format!("/proc/self/ns/{name}")).and_then(|namespace| {
+                // SAFETY: NS_GET_USERNS takes no argument and returns a new descriptor, which nobody else knows of.
+                match unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS as _) } {
+                    -1 => Err(io::Error::last_os_error()),
+                    fd => unsafe { File::from_raw_fd(fd) }.metadata(),
+                }
+            });
+            ((*name).to_owned(), owner.map_or_else(|error| json!(errno_name(&error)), |owner| json!(owner.ino())))
+        })
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+/// The two clocks that a time namespace shifts, in seconds.
+fn clocks() -> Value {
+    let seconds = |clock| {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the kernel writes one timespec.
+        unsafe { libc::clock_gettime(clock, &raw mut time) };
+        json!(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9)
+    };
+    json!({"monotonic": seconds(libc::CLOCK_MONOTONIC), "boottime": seconds(libc::CLOCK_BOOTTIME)})
 }
 
 /// /proc/self/mountinfo, field by field; null without /proc.

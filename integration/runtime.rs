@@ -114,7 +114,14 @@ impl Case<'_> {
 
     /// The same with further global options before the command.
     pub fn runtime_with<S: AsRef<OsStr>>(&self, globals: &[&str], arguments: &[S]) -> Invocation<'_> {
-        let mut invocation = self.program(&self.machine.runtime);
+        let user = self.user.get();
+        let mut invocation = match user {
+            0 => self.program(&self.machine.runtime),
+            user => self
+                .program(&self.machine.tmp.join("runtime"))
+                .user(user)
+                .env("XDG_RUNTIME_DIR", &self.dir.join("run").to_string_lossy()),
+        };
         invocation.command.arg("--root").arg(self.root());
         if self.machine.systemd {
             invocation.command.arg("--systemd-cgroup");

@@ -10,6 +10,7 @@ use crate::netdev::Transfer;
 use crate::notify_socket::{self, Activation, Proxy};
 use crate::plan::{self, Plan};
 use crate::rootfs::mounts::Mount;
+use crate::procfs::Procfs;
 use crate::rootfs::sources::Sources;
 use crate::seccomp::{self, Filter};
 use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Record, Root, Status};
@@ -269,6 +270,9 @@ impl<'a> Launch<'a> {
             Some(userns) => Some(userns::mappings_of(userns.fd.as_fd())?),
             None => plan.ids.clone(),
         };
+        if let (Some(process), Some(ids)) = (&plan.process, ids.as_ref().filter(|_| userns.is_some())) {
+            process.check_ids(ids, "config.json: /process")?;
+        }
         let restrictions = init::restrictions(plan, &self.caller, ids.as_ref(), &existing, cgroups);
         let sources = match self.caller.may_mount {
             true => Some(Sources::open(&plan.rootfs, &restrictions)?),
@@ -284,6 +288,8 @@ impl<'a> Launch<'a> {
             wait: start.is_some() || is_asked_for || filter.as_ref().is_some_and(Filter::notifies),
             start,
             sources,
+            // A procfs belongs to the owner of its PID namespace. What it shows of others is the reader's own.
+            procfs: if self.lends_procfs() { Some(Procfs::open(true)?) } else { None },
             existing,
             ids,
             console,
@@ -295,6 +301,13 @@ impl<'a> Launch<'a> {
             no_pivot: self.args.no_pivot,
             preserve_fds: self.passed,
         })
+    }
+
+    /// Whether the child, in a user namespace that does not own its PID namespace, needs our procfs for its sysctls.
+    fn lends_procfs(&self) -> bool {
+        let namespaces = &self.plan.namespaces;
+        let may_not = namespaces.has(CloneFlags::CLONE_NEWUSER) && !namespaces.creates(CloneFlags::CLONE_NEWPID);
+        self.caller.may_mount && may_not && !self.plan.sysctls.is_empty()
     }
 
     /// Makes the child, in namespaces that belong to its user namespace, if it gets a new one.

@@ -188,8 +188,6 @@ struct Joined {
     visit: Visit,
     /// Without a mount namespace of its own the container only has another root.
     root: Option<OwnedFd>,
-    /// Whether its user namespace lets nobody change his groups.
-    groups_are_fixed: bool,
 }
 
 impl Joined {
@@ -207,11 +205,10 @@ impl Joined {
                 Some(files::open(Path::new(&root), directory).context(|| "open the container's root")?)
             }
         };
-        let groups_are_fixed = namespaces.contains(CloneFlags::CLONE_NEWUSER)
-            && files::read_text(Path::new(&format!("/proc/{}/setgroups", init.pid)))?.trim() == "deny";
         // Nothing more is cloned afterwards, so there is no way back to take from the PID namespace.
         let visit = Visit::prepare(before & CloneFlags::CLONE_NEWNS)?;
-        Ok(Joined { init_pidfd, before, after: namespaces & !before, visit, root, groups_are_fixed })
+        // Not `& !before`, which would drop the flags that nix does not know.
+        Ok(Joined { init_pidfd, before, after: namespaces.difference(before), visit, root })
     }
 
     fn enter(&self) -> Result<()> {
@@ -358,7 +355,7 @@ impl Child<'_> {
         die_with_parent()?;
         nix::unistd::setsid().context(|| "setsid")?;
         cgroups::join(&self.tasks)?;
-        self.join()?;
+        let groups_are_fixed = self.join()?;
         if let Some(root) = &self.joined.root {
             rootfs::change_root(root.as_fd())?;
         }
@@ -374,7 +371,7 @@ impl Child<'_> {
             preserve_fds: self.exec.args.preserve_fds,
             terminal: terminal.as_ref(),
             keep_groups: self.exec.record.keeps_groups(),
-            groups_are_fixed: self.joined.groups_are_fixed,
+            groups_are_fixed,
             socket: &self.socket,
         };
         let ready = confinement.apply(&[self.socket.as_fd()])?;
@@ -386,15 +383,16 @@ impl Child<'_> {
         Err(ready.execute())
     }
 
-    /// Joins the rest of the container's namespaces.
-    fn join(&self) -> Result<()> {
+    /// Joins the rest of the container's namespaces; whether its user namespace lets nobody change his groups.
+    fn join(&self) -> Result<bool> {
         let joined = &self.joined;
         if joined.after.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         sys::setns(joined.init_pidfd.as_fd(), joined.after)
             .context(|| format!("join the container: setns(pidfd, {:?})", joined.after))?;
-        if joined.after.contains(CloneFlags::CLONE_NEWUSER) {
+        let has_userns = joined.after.contains(CloneFlags::CLONE_NEWUSER);
+        if has_userns {
             userns::become_root(self.exec.process.uid, self.exec.process.gid)?;
             nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
             die_with_parent()?;
@@ -402,7 +400,7 @@ impl Child<'_> {
         if joined.after.contains(CloneFlags::CLONE_NEWPID) {
             self.hand_over()?;
         }
-        Ok(())
+        Ok(has_userns && !sys::may_set_groups())
     }
 
     /// A PID namespace that this process has joined is only for its children.

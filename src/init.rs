@@ -18,14 +18,13 @@ use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use crate::terminal::{self, Destination, Terminal};
 use crate::userns::{self, Mappings};
-use crate::{files, hooks, process, sysctl};
+use crate::{hooks, process, sysctl};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 /// What the parent has prepared.
 pub struct Init<'a> {
@@ -43,6 +42,8 @@ pub struct Init<'a> {
     pub ids: Option<Mappings>,
     /// None: the parent may not open them.
     pub sources: Option<Sources>,
+    /// For the sysctls, if the child may not make it.
+    pub procfs: Option<Procfs>,
     /// Where the master of the terminal goes.
     pub console: Option<Destination>,
     pub outputs: hooks::Outputs,
@@ -74,6 +75,7 @@ impl Init<'_> {
         let mut fds = vec![self.socket.into_fd()];
         fds.extend(self.sources.into_iter().flat_map(Sources::into_descriptors));
         fds.extend(self.start.into_iter().chain(self.console.map(|console| console.socket)).chain(self.tasks));
+        fds.extend(self.procfs.map(Procfs::into_fd));
         fds.extend(self.existing.into_iter().map(|namespace| namespace.fd));
         if let Some(View::Legacy(shown)) = self.view {
             fds.extend(shown.into_iter().map(|shown| shown.tree));
@@ -131,7 +133,15 @@ impl Init<'_> {
         self.run_create_hooks()?;
 
         if !self.plan.sysctls.is_empty() {
-            sysctl::apply(&self.plan.sysctls, &Procfs::open(true)?)?;
+            let opened;
+            let procfs = match &self.procfs {
+                Some(procfs) => procfs,
+                None => {
+                    opened = Procfs::open(true)?;
+                    &opened
+                }
+            };
+            sysctl::apply(&self.plan.sysctls, procfs)?;
         }
         if rootfs.pivot {
             if let Some(null) = &sources.null {
@@ -184,11 +194,7 @@ impl Init<'_> {
             namespaces::enter_new_time_namespace()?;
         }
         self.unshare_network()?;
-        if !namespaces.has(CloneFlags::CLONE_NEWUSER) {
-            return Ok(false);
-        }
-        let path = "/proc/self/setgroups";
-        Ok(files::read_text(Path::new(path))?.trim() == "deny")
+        Ok(namespaces.has(CloneFlags::CLONE_NEWUSER) && !sys::may_set_groups())
     }
 
     /// What is made from here on belongs to root in the container. The change of user has disarmed what makes us die with
@@ -284,9 +290,12 @@ impl Init<'_> {
             return Ok(());
         };
         let what = || format!("join the pid namespace {}", namespace.path.display());
+        let is_late = namespaces::joined_late(&self.existing)?.is_some();
         let keep: Vec<_> = self.kept().chain([namespace.fd.as_fd()]).collect();
         process::close_all_but(&keep, self.preserve_fds).context(what)?;
-        sys::setns(namespace.fd.as_fd(), CloneFlags::CLONE_NEWPID).context(|| "setns").context(what)?;
+        if is_late {
+            sys::setns(namespace.fd.as_fd(), CloneFlags::CLONE_NEWPID).context(|| "setns").context(what)?;
+        }
         self.hand_over(CloneFlags::empty()).context(what)
     }
 
@@ -379,12 +388,13 @@ pub fn restrictions<'a>(
 ) -> Restrictions<'a> {
     let namespaces = &plan.namespaces;
     let in_userns = caller.is_nested || namespaces.has(CloneFlags::CLONE_NEWUSER);
-    let userns = existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWUSER);
+    let find = |kind: CloneFlags| existing.iter().find(|namespace| namespace.kind == kind);
     let unified = cgroups.directories.iter().find(|directory| directory.hierarchy == "unified");
     let shows_cgroup = in_userns && !namespaces.creates(CloneFlags::CLONE_NEWCGROUP);
     Restrictions {
         ids,
-        userns: userns.map(|namespace| namespace.fd.as_fd()),
+        userns: find(CloneFlags::CLONE_NEWUSER).map(|namespace| namespace.fd.as_fd()),
+        pidns: find(CloneFlags::CLONE_NEWPID).map(|namespace| namespace.fd.as_fd()),
         makes_nodes: !in_userns,
         shows_sys: in_userns && !namespaces.creates(CloneFlags::CLONE_NEWNET),
         shows_cgroup: unified.filter(|_| shows_cgroup).map(|directory| directory.path.as_path()),

@@ -399,7 +399,7 @@ impl Process {
     }
 
     /// Every id of the process must be one of its user namespace.
-    fn check_ids(&self, ids: &Mappings, whence: &str) -> Result<()> {
+    pub fn check_ids(&self, ids: &Mappings, whence: &str) -> Result<()> {
         let check = |list: &[Mapping], id: u32, field: &str| match to_outside(list, id) {
             Some(_) => Ok(()),
             None => Err(Error::new(format!("{whence}/user/{field}: {id} is not mapped in the user namespace"))),

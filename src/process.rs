@@ -119,8 +119,8 @@ impl Confinement<'_> {
                 }
             })?;
         }
-        sys::set_gid(process.gid).context(|| format!("setresgid({})", process.gid))?;
-        sys::set_uid(process.uid).context(|| format!("setresuid({})", process.uid))
+        sys::set_gid(process.gid).map_err(|errno| id_error("setresgid", process.gid, errno))?;
+        sys::set_uid(process.uid).map_err(|errno| id_error("setresuid", process.uid, errno))
     }
 
     /// Enters the working directory; false if root may not, which the user is then to try.
@@ -137,6 +137,11 @@ impl Confinement<'_> {
             Err(errno) => Err(cwd_error(cwd, errno)),
         }
     }
+}
+
+fn id_error(call: &str, id: u32, errno: Errno) -> Error {
+    let error = Error::from(errno).context(format!("{call}({id})"));
+    if errno == Errno::EINVAL { error.hint(format!("{id} is not mapped in the user namespace")) } else { error }
 }
 
 /// Closes every descriptor from 3 on but these, and those that the caller wants to pass. A real close, not just

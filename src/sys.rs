@@ -177,6 +177,13 @@ pub fn namespace_type(fd: BorrowedFd<'_>) -> SysResult<CloneFlags> {
     Errno::result(kind).map(CloneFlags::from_bits_retain)
 }
 
+/// The user namespace that a namespace belongs to: `ioctl(fd, NS_GET_USERNS)`; EPERM when it is none of ours or below.
+pub fn namespace_owner(fd: BorrowedFd<'_>) -> SysResult<OwnedFd> {
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    // SAFETY: NS_GET_USERNS takes no argument.
+    own(Errno::result(i64::from(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS as _) })))
+}
+
 /// Flags of [`open_tree`], [`move_mount`] and [`mount_setattr`].
 pub mod mount_flags {
     /// open_tree(2): a detached copy of the mount, not a handle on the mount itself.
@@ -420,6 +427,14 @@ fn prctl(option: i32, first: u64, second: u64) -> SysResult<()> {
 pub fn setgroups(groups: &[u32]) -> SysResult<()> {
     // SAFETY: pointer and length belong to one slice of gid_t.
     unsafe { call(libc::SYS_setgroups, [groups.len() as u64, groups.as_ptr() as u64, 0, 0, 0, 0]).map(drop) }
+}
+
+/// `setgroups(INT_MAX, NULL)`, which changes nothing: whether this process may change its groups, and not only by its
+/// capabilities (user_namespaces(7), /proc/[pid]/setgroups). The kernel looks at the rights before it looks at the number.
+pub fn may_set_groups() -> bool {
+    // SAFETY: with a number that is too large the kernel does not read the list.
+    let refused = unsafe { call(libc::SYS_setgroups, [i32::MAX as u64, 0, 0, 0, 0, 0]) };
+    refused != Err(Errno::EPERM)
 }
 
 /// `setresgid(gid, gid, gid)`

@@ -184,6 +184,14 @@ impl Mount {
         Ok(mount)
     }
 
+    /// The procfs of an existing PID namespace.
+    pub fn make_proc_of(&self, pidns: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let Source::FileSystem { fstype, source } = &self.source else {
+            return Err(Error::new("it is no file system"));
+        };
+        FileSystem { fstype, source, data: &self.options.data, attributes: self.options.attr.set }.mount_of(pidns)
+    }
+
     fn copy_up(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<()> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NONBLOCK;
         match path::open_in_root(root, &self.destination, flags) {
@@ -415,6 +423,7 @@ fn attach_one(tree: &mut Tree<'_>, mount: &Mount, position: usize, sources: &Sou
     let made = match sources.binds.get(position) {
         Some(Opened::Missing) => return Ok(()),
         Some(Opened::Link(target)) => return make_link(tree, &mount.destination, target),
+        Some(Opened::Mount(opened)) if !mount.is_bind() => Some(opened.try_clone().context(|| "dup")?),
         Some(Opened::Mount(_)) => None,
         Some(Opened::Nothing) | None => Some(mount.make(tree, sources)?),
     };
@@ -422,7 +431,7 @@ fn attach_one(tree: &mut Tree<'_>, mount: &Mount, position: usize, sources: &Sou
         Some(Opened::Mount(opened)) => Some(opened),
         _ => None,
     };
-    let Some(detached) = opened.or(made.as_ref()).map(AsFd::as_fd) else {
+    let Some(detached) = made.as_ref().or(opened).map(AsFd::as_fd) else {
         return Ok(());
     };
     if let (Some(made), Some((_, userns))) = (&made, sources.idmaps.iter().find(|(of, _)| *of == position)) {

@@ -37,7 +37,7 @@ pub struct Sources {
 pub enum Opened {
     /// There is none to open.
     Nothing,
-    /// A detached mount.
+    /// A detached mount; for a file system, which is a procfs, that mount itself.
     Mount(OwnedFd),
     /// `copy-symlink`: it is a link with this target.
     Link(PathBuf),
@@ -51,6 +51,8 @@ pub struct Restrictions<'a> {
     pub ids: Option<&'a Mappings>,
     /// An existing user namespace.
     pub userns: Option<BorrowedFd<'a>>,
+    /// An existing PID namespace, whose members its /proc shows; it joins them only later.
+    pub pidns: Option<BorrowedFd<'a>>,
     /// Whether it can make device nodes.
     pub makes_nodes: bool,
     /// Whether it may have to be shown the host's /sys, and its cgroup.
@@ -90,7 +92,10 @@ impl Sources {
     }
 
     fn open_mount(&mut self, position: usize, mount: &Mount, restrictions: &Restrictions<'_>) -> Result<()> {
-        let source = open_bind(mount)?;
+        let source = match restrictions.pidns.filter(|_| mount.is_type(c"proc")) {
+            Some(pidns) => Opened::Mount(mount.make_proc_of(pidns)?),
+            None => open_bind(mount)?,
+        };
         if let Some(idmap) = &mount.idmap {
             let userns = match (&idmap.mappings, restrictions.userns, restrictions.ids) {
                 (Some(mappings), ..) => userns::namespace(mappings)?,
