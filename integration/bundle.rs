@@ -297,7 +297,16 @@ pub struct Property<'p> {
 
 /// Begins a test of the property at a JSON pointer of the minimal bundle; `/-` at the end appends to an array.
 pub fn property<'p>(case: &'p Case<'p>, pointer: &'p str, value: Value) -> Property<'p> {
-    Property { case, docker_like: false, pointer, value, alternative: None, companions: Vec::new(), options: Vec::new(), prepare: Vec::new() }
+    Property {
+        case,
+        docker_like: false,
+        pointer,
+        value,
+        alternative: None,
+        companions: Vec::new(),
+        options: Vec::new(),
+        prepare: Vec::new(),
+    }
 }
 
 /// Begins a test of a property that the docker-like bundle has.

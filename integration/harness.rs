@@ -449,7 +449,14 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
     let begin = Instant::now();
     let tag = format!("ct{}-{}", std::process::id(), runtime::unique());
     let dir = machine.tmp.join(&tag);
-    let case = Case { machine, tag, dir, deadline: begin + TEST_TIMEOUT * machine.patience, user: Cell::new(0), counter: Cell::new(0) };
+    let case = Case {
+        machine,
+        tag,
+        dir,
+        deadline: begin + TEST_TIMEOUT * machine.patience,
+        user: Cell::new(0),
+        counter: Cell::new(0),
+    };
     let mut outcome = match fs::create_dir_all(case.root()) {
         // A bug in a test must not take the other tests with it.
         Ok(()) => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (test.run)(&case)))

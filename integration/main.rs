@@ -36,6 +36,7 @@ mod leftovers;
 mod lifecycle;
 mod limits;
 mod masks;
+mod mount_options;
 mod mounts;
 mod namespaces;
 mod netdev;
@@ -47,6 +48,7 @@ mod seccomp;
 mod service;
 mod terminal;
 mod tidy;
+mod time_namespace;
 mod userns;
 
 /// The table of tests: one module for each topic.
@@ -57,6 +59,8 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("namespaces", namespaces::TESTS),
     ("netdev", netdev::TESTS),
     ("userns", userns::TESTS),
+    ("time_namespace", time_namespace::TESTS),
+    ("mount_options", mount_options::TESTS),
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("limits", limits::TESTS),

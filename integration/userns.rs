@@ -63,9 +63,8 @@ tests![
 const ROOT: u32 = 100_000;
 
 fn mappings(ranges: &[(u32, u32, u32)]) -> Value {
-    let range = |(inside, outside, size): &(u32, u32, u32)| {
-        json!({"containerID": inside, "hostID": outside, "size": size})
-    };
+    let range =
+        |(inside, outside, size): &(u32, u32, u32)| json!({"containerID": inside, "hostID": outside, "size": size});
     ranges.iter().map(range).collect()
 }
 
@@ -114,7 +113,8 @@ fn ids_are_mapped_as_configured(case: &Case) -> Outcome {
     let range = [(0, ROOT, 65536)];
     let several = [(0, ROOT, 1000), (1000, 300_000, 500), (65534, 5, 1)];
     for ranges in [&one[..], &range, &several] {
-        let expected: Vec<Vec<u32>> = ranges.iter().map(|(inside, outside, size)| vec![*inside, *outside, *size]).collect();
+        let expected: Vec<Vec<u32>> =
+            ranges.iter().map(|(inside, outside, size)| vec![*inside, *outside, *size]).collect();
         userns(case, ranges).probe(&["--read", uid_map, "--read", gid_map]).holds(|seen| {
             for file in [uid_map, gid_map] {
                 ensure!(numbers(seen.text(file)?) == expected, "{file} holds {:?}", seen.text(file)?);
@@ -368,7 +368,9 @@ fn all_are_joined(case: &Case, userns: Option<&str>, of: &Container, kinds: &[&s
 fn a_user_namespace_is_joined_with_namespaces_that_it_owns(case: &Case) -> Outcome {
     let holder = holder(case, true)?;
     let path = path_of(&holder, "user");
-    for kinds in [&["network", "ipc", "uts"][..], &["pid"], &["cgroup", "time"], &["pid", "network", "ipc", "uts", "time"]] {
+    for kinds in
+        [&["network", "ipc", "uts"][..], &["pid"], &["cgroup", "time"], &["pid", "network", "ipc", "uts", "time"]]
+    {
         all_are_joined(case, Some(&path), &holder, kinds)
             .map_err(|stop| crate::bundle::within(stop, &kinds.join(",")))?;
     }
@@ -409,12 +411,12 @@ fn a_new_user_namespace_goes_with_joined_namespaces_of_the_host(case: &Case) -> 
 }
 
 fn groups_are_set_as_configured(case: &Case) -> Outcome {
-    inside(case, "/process/user/additionalGids", json!([5, 65535]))
-        .probe(&["--read", "/proc/self/setgroups"])
-        .holds(|seen| {
+    inside(case, "/process/user/additionalGids", json!([5, 65535])).probe(&["--read", "/proc/self/setgroups"]).holds(
+        |seen| {
             seen.reads("/proc/self/setgroups", "allow\n")?;
             seen.is("/ids/groups", &json!([5, 65535]))
-        })
+        },
+    )
 }
 
 fn capabilities_count_inside(case: &Case) -> Outcome {
@@ -429,12 +431,11 @@ fn capabilities_count_inside(case: &Case) -> Outcome {
     // Whatever the runtime has itself, inside there is everything.
     let every = json!(["CAP_SYS_RESOURCE", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_TIME"]);
     let sets = json!({"bounding": every, "effective": every, "permitted": every});
-    inside(case, "/process/capabilities", sets)
-        .holds(|seen| {
-            let found = seen.get("/capabilities/effective").to_string();
-            ensure!(found.contains("CAP_SYS_RESOURCE") && found.contains("CAP_SYS_BOOT"), "effective is {found}");
-            Ok(())
-        })
+    inside(case, "/process/capabilities", sets).holds(|seen| {
+        let found = seen.get("/capabilities/effective").to_string();
+        ensure!(found.contains("CAP_SYS_RESOURCE") && found.contains("CAP_SYS_BOOT"), "effective is {found}");
+        Ok(())
+    })
 }
 
 /// A directory that only one user of the host can enter.
@@ -452,7 +453,9 @@ fn a_source_that_only_root_can_reach_is_bound(case: &Case) -> Outcome {
     fs::write(volume.join("file"), "content")?;
     let mount = json!({"destination": "/mnt", "source": volume, "type": "bind", "options": ["bind"]});
     let single = json!({"destination": "/etc/file", "source": volume.join("file"), "options": ["bind", "ro"]});
-    inside(case, "/mounts/-", mount).probe(&["--read", "/mnt/file"]).holds(|seen| seen.reads("/mnt/file", "content"))?;
+    inside(case, "/mounts/-", mount)
+        .probe(&["--read", "/mnt/file"])
+        .holds(|seen| seen.reads("/mnt/file", "content"))?;
     inside(case, "/mounts/-", single).probe(&["--read", "/etc/file"]).holds(|seen| seen.reads("/etc/file", "content"))
 }
 
@@ -485,9 +488,11 @@ fn a_rootfs_that_only_another_user_can_reach_is_the_root(case: &Case) -> Outcome
 fn mounts_are(seen: &Seen, expected: &[&str]) -> Outcome {
     let mounts = seen.get("/mounts").as_array().cloned().unwrap_or_default();
     let mut found: Vec<_> = mounts.iter().filter_map(|mount| mount.get("destination")?.as_str()).collect();
-    found.retain(|destination| !["null", "zero", "full", "random", "urandom", "tty", "console"]
-        .iter()
-        .any(|device| *destination == format!("/dev/{device}")));
+    found.retain(|destination| {
+        !["null", "zero", "full", "random", "urandom", "tty", "console"]
+            .iter()
+            .any(|device| *destination == format!("/dev/{device}"))
+    });
     found.sort_unstable();
     let mut expected = expected.to_vec();
     expected.sort_unstable();
@@ -511,7 +516,10 @@ fn the_default_devices_can_be_used(case: &Case) -> Outcome {
         for (name, numbers) in names.iter().zip([(1, 3), (1, 5), (1, 7), (1, 8), (1, 9)]) {
             seen.answers("open", name, &json!("ok"))?;
             let node = seen.answer("dev", name);
-            ensure!((node.get("major"), node.get("minor")) == (Some(&json!(numbers.0)), Some(&json!(numbers.1))), "{node}");
+            ensure!(
+                (node.get("major"), node.get("minor")) == (Some(&json!(numbers.0)), Some(&json!(numbers.1))),
+                "{node}"
+            );
         }
         let tty = seen.answer("stat", "/dev/tty");
         ensure!((tty.get("major"), tty.get("minor")) == (Some(&json!(5)), Some(&json!(0))), "/dev/tty is {tty}");
@@ -522,17 +530,22 @@ fn the_default_devices_can_be_used(case: &Case) -> Outcome {
 /// A device of `linux.devices` in a user namespace, and what the probe must find.
 fn is_made(case: &Case, device: &Value, expected: &[(&str, Value)]) -> Outcome {
     let path = device.get("path").and_then(Value::as_str).unwrap_or_default();
-    inside(case, "/linux/devices", json!([device])).given("/process/user/uid", json!(5)).given("/mounts/-", dev_mount()).probe(&["--open", path]).holds(|seen| {
-        let node = seen.answer("dev", path);
-        for (field, value) in expected {
-            ensure!(node.get(field) == Some(value), "{path} should have {field} {value}: {node}");
-        }
-        seen.answers("open", path, &json!("ok"))
-    })
+    inside(case, "/linux/devices", json!([device]))
+        .given("/process/user/uid", json!(5))
+        .given("/mounts/-", dev_mount())
+        .probe(&["--open", path])
+        .holds(|seen| {
+            let node = seen.answer("dev", path);
+            for (field, value) in expected {
+                ensure!(node.get(field) == Some(value), "{path} should have {field} {value}: {node}");
+            }
+            seen.answers("open", path, &json!("ok"))
+        })
 }
 
 fn a_device_has_its_mode_and_owner(case: &Case) -> Outcome {
-    let device = json!({"type": "c", "path": "/dev/zero", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 5, "gid": 6});
+    let device =
+        json!({"type": "c", "path": "/dev/zero", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 5, "gid": 6});
     let expected = [("type", json!("c")), ("mode", json!(0o640)), ("uid", json!(5)), ("gid", json!(6))];
     is_made(case, &device, &expected)
 }
@@ -583,7 +596,8 @@ fn runtime_hooks_see_the_host_and_container_hooks_the_container(case: &Case) -> 
     let program = case.machine.tmp.join("probe");
     for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
         let file = out.join(kind);
-        let hook = json!([{"path": program, "args": ["probe", "--stdin", "--read", "/proc/self/uid_map", "--out", file]}]);
+        let hook =
+            json!([{"path": program, "args": ["probe", "--stdin", "--read", "/proc/self/uid_map", "--out", file]}]);
         set(&mut bundle.config, &format!("/hooks/{kind}"), hook);
     }
     let args = json!(["probe", "--stdin", "--read", "/proc/self/uid_map", "--out", "/tmp/out"]);
@@ -655,7 +669,10 @@ fn a_terminal_belongs_to_the_user(case: &Case) -> Outcome {
     let text = String::from_utf8_lossy(&text).replace('\r', "");
     case.delete_force(&bundle.id)?;
     let lines: Vec<&str> = text.lines().collect();
-    ensure!(lines == ["/dev/pts/0 7 5 620", "/dev/console 7 5 620", "/dev/pts/0", "tty"], "the terminal shows {text:?}");
+    ensure!(
+        lines == ["/dev/pts/0 7 5 620", "/dev/console 7 5 620", "/dev/pts/0", "tty"],
+        "the terminal shows {text:?}"
+    );
     Ok(())
 }
 
@@ -670,10 +687,13 @@ fn exec_is_in_all_namespaces_and_has_the_capabilities(case: &Case) -> Outcome {
     let text = container.prints("\n")?;
     let init = Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?);
     let seen = container.exec(&["/probe", "--read", "/proc/self/uid_map"])?.succeeds()?.seen()?;
-    for fact in ["/namespaces", "/owners", "/capabilities", "/ids", "/read", "/rlimits", "/signals", "/uts", "/no_new_privs"] {
+    for fact in
+        ["/namespaces", "/owners", "/capabilities", "/ids", "/read", "/rlimits", "/signals", "/uts", "/no_new_privs"]
+    {
         seen.is(fact, init.get(fact))?;
     }
-    let fds: Vec<_> = seen.get("/fds").as_array().into_iter().flatten().filter_map(|fd| fd.get("fd")?.as_i64()).collect();
+    let fds: Vec<_> =
+        seen.get("/fds").as_array().into_iter().flatten().filter_map(|fd| fd.get("fd")?.as_i64()).collect();
     ensure!(fds == [0, 1, 2], "the fds are {fds:?}");
     let command = ["exec", "--user", "5:6", "--additional-gids", "9", &container.id, "/probe"];
     let seen = case.run(&command)?.succeeds()?.seen()?;
@@ -751,7 +771,8 @@ fn sys_is_there_with_the_network_of_the_host(case: &Case) -> Outcome {
         is_sys(seen)?;
         // Nothing that lies below the host's /sys may be writable where this was asked to be read-only.
         let mounts = seen.get("/mounts").as_array().cloned().unwrap_or_default();
-        let below = |mount: &&Value| mount.get("destination").and_then(Value::as_str).is_some_and(|d| d.starts_with("/sys"));
+        let below =
+            |mount: &&Value| mount.get("destination").and_then(Value::as_str).is_some_and(|d| d.starts_with("/sys"));
         for mount in mounts.iter().filter(below) {
             let options = mount.get("options").map(Value::to_string).unwrap_or_default();
             ensure!(options.contains("\"ro\""), "{mount}");
@@ -781,7 +802,8 @@ fn cgroup_mount(options: &[&str]) -> Value {
 fn cgroups_are_shown(case: &Case, with_namespace: bool) -> Outcome {
     let path = format!("/corten-test/{}-userns", case.tag);
     for read_only in [true, false] {
-        let options: &[&str] = if read_only { &["ro", "nosuid", "noexec", "nodev"] } else { &["nosuid", "noexec", "nodev"] };
+        let options: &[&str] =
+            if read_only { &["ro", "nosuid", "noexec", "nodev"] } else { &["nosuid", "noexec", "nodev"] };
         let places: &[&str] = match case.machine.cgroup2 {
             true => &["/sys/fs/cgroup"],
             false => &["/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/systemd"],
@@ -809,7 +831,8 @@ fn cgroups_are_shown(case: &Case, with_namespace: bool) -> Outcome {
         let written = seen.answer("write", "/sys/fs/cgroup");
         ensure!(!read_only || written == "EROFS", "writing into the cgroups is {written}");
         let mounts = seen.get("/mounts").as_array().cloned().unwrap_or_default();
-        let strange = mounts.iter().filter_map(|mount| mount.get("propagation")?.as_array().filter(|tags| !tags.is_empty()));
+        let strange =
+            mounts.iter().filter_map(|mount| mount.get("propagation")?.as_array().filter(|tags| !tags.is_empty()));
         ensure!(strange.count() == 0, "there are peers of mounts of the host: {mounts:?}");
     }
     Ok(())
@@ -858,7 +881,10 @@ fn nothing_of_the_host_is_in_mountinfo(case: &Case) -> Outcome {
         (&|bundle| bundle, &[]),
         (&|bundle| bundle.with("/mounts/-", dev_mount()), &["/dev"]),
         (&|bundle| bundle.with("/mounts/-", bind.clone()), &["/mnt"]),
-        (&|bundle| bundle.with("/mounts/-", dev_mount()).with("/linux/devices", device.clone()), &["/dev", "/dev/mine"]),
+        (
+            &|bundle| bundle.with("/mounts/-", dev_mount()).with("/linux/devices", device.clone()),
+            &["/dev", "/dev/mine"],
+        ),
         (&|bundle| bundle.with("/linux/maskedPaths", masked.clone()), &["/proc/version", "/proc/fs"]),
         (&|bundle| bundle.with("/root/readonly", json!(true)), &[]),
     ];

@@ -9,15 +9,15 @@ use crate::namespaces::{self, Existing, Visit};
 use crate::netdev::Transfer;
 use crate::notify_socket::{self, Activation, Proxy};
 use crate::plan::{self, Plan};
-use crate::rootfs::mounts::Mount;
 use crate::procfs::Procfs;
+use crate::rootfs::mounts::Mount;
 use crate::rootfs::sources::Sources;
 use crate::seccomp::{self, Filter};
 use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Record, Root, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use crate::terminal::{Destination, Way, connect_to};
-use crate::{delete, files, hooks, log, pidfile, userns};
+use crate::{delete, files, hooks, log, nofile, pidfile, userns};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -82,6 +82,7 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
         process.console_size = Some(size);
     }
     let (console, theirs) = way.map_or((None, None), |way| (way.ours, Some(way.theirs)));
+    let existing = open_namespaces(&plan)?;
     let root = Root::make(root)?;
     let layout = Layout::detect()?;
 
@@ -108,7 +109,7 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
         outputs: hooks::Outputs::default(),
         hooks: false,
     };
-    match launch.run(entrance, theirs) {
+    match launch.run(entrance, theirs, existing) {
         Ok(socket) => {
             let Some((pid, pidfd)) = launch.child else {
                 return Err(Error::new("no process was made"));
@@ -191,12 +192,14 @@ struct Launch<'a> {
 }
 
 impl<'a> Launch<'a> {
-    fn run(&mut self, entrance: Entrance, console: Option<Destination>) -> Result<Socket> {
+    fn run(&mut self, entrance: Entrance, console: Option<Destination>, existing: Vec<Existing>) -> Result<Socket> {
         let (plan, cgroups) = (self.plan, &self.record.cgroups);
         let cgroup = entrance.into;
         let pidfd_socket = self.args.pidfd_socket.as_deref().map(connect_to).transpose()?;
         let (socket, child_socket) = sync::pair()?;
-        let mut init = self.prepare(child_socket, console, entrance.tasks)?;
+        let nofile = nofile::raise(plan.rootfs.descriptors() + u64::from(self.passed))?;
+        let mut init = self.prepare(child_socket, console, entrance.tasks, existing)?;
+        init.nofile = nofile;
         if self.caller.may_mount {
             // A process that is about to be visible in a container must not be open to its tracers (rule R11). Without
             // privileges the kernel would then not let us map its ids, and it comes after that.
@@ -216,6 +219,9 @@ impl<'a> Launch<'a> {
         self.outputs = std::mem::take(&mut init.outputs);
         // Above all its end of the socket: as long as we hold it there is no EOF.
         sys::close_together(init.into_descriptors());
+        if let Some(limit) = nofile {
+            limit.give_back()?;
+        }
         self.settle(&socket)?;
 
         // Beside the child, which is building its root file system.
@@ -257,14 +263,19 @@ impl<'a> Launch<'a> {
     }
 
     /// What the child needs is opened before the clone and inherited (rule R2: it cannot be opened after).
-    fn prepare(&self, socket: Socket, console: Option<Destination>, tasks: Vec<OwnedFd>) -> Result<Init<'a>> {
+    fn prepare(
+        &self,
+        socket: Socket,
+        console: Option<Destination>,
+        tasks: Vec<OwnedFd>,
+        existing: Vec<Existing>,
+    ) -> Result<Init<'a>> {
         let (plan, cgroups) = (self.plan, &self.record.cgroups);
         let filter = plan.seccomp.as_ref().map(seccomp::filter).transpose()?;
         let start = match self.mode {
             Mode::Create => Some(sync::listen_for_start(self.container.directory(), EARLY_START_SOCKET)?),
             Mode::Detached | Mode::Foreground => None,
         };
-        let existing = open_namespaces(plan)?;
         let userns = existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWUSER);
         let ids = match userns {
             Some(userns) => Some(userns::mappings_of(userns.fd.as_fd())?),
@@ -300,6 +311,7 @@ impl<'a> Launch<'a> {
             keyring: keyring_name(&self.args.id, self.args.no_new_keyring)?,
             no_pivot: self.args.no_pivot,
             preserve_fds: self.passed,
+            nofile: None,
         })
     }
 

@@ -18,7 +18,7 @@ use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use crate::terminal::{self, Destination, Terminal};
 use crate::userns::{self, Mappings};
-use crate::{hooks, process, sysctl};
+use crate::{hooks, nofile, process, sysctl};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
@@ -56,6 +56,8 @@ pub struct Init<'a> {
     pub keyring: Option<CString>,
     pub no_pivot: bool,
     pub preserve_fds: u32,
+    /// The caller's limit on descriptors, if it had to be raised.
+    pub nofile: Option<nofile::Limit>,
 }
 
 /// Runs the story; an error is reported to the parent, and after `start` to that.
@@ -278,6 +280,11 @@ impl Init<'_> {
         self.socket.expect(&Message::HooksDone)?;
         let list = self.plan.hooks.create_container().as_deref().unwrap_or_default();
         let state = self.record.to_json(Status::Creating, Some(nix::unistd::getpid()));
+        if let Some(limit) = self.nofile.filter(|_| !list.is_empty()) {
+            limit.give_back()?;
+            hooks::run("createContainer", list, &state, &self.outputs)?;
+            return limit.raise_again();
+        }
         hooks::run("createContainer", list, &state, &self.outputs)
     }
 
@@ -302,6 +309,9 @@ impl Init<'_> {
     /// The last part: the container's own process takes over.
     fn become_process(&self, terminal: Option<&Terminal>, groups_are_fixed: bool) -> Result<Infallible> {
         let keep: Vec<_> = self.kept().collect();
+        if let Some(limit) = self.nofile {
+            limit.give_back()?;
+        }
         let ready = match &self.plan.process {
             Some(process) => Some(self.confinement(process, terminal, groups_are_fixed).apply(&keep)?),
             None => None,

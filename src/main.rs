@@ -23,6 +23,7 @@ mod list;
 mod log;
 mod namespaces;
 mod netdev;
+mod nofile;
 mod notify_socket;
 mod passwd;
 mod pidfile;

@@ -201,6 +201,12 @@ impl Rootfs {
         })
     }
 
+    /// How many descriptors building it may take at most, apart from those that the caller has open: each mount one, and
+    /// one more if its ids are mapped.
+    pub fn descriptors(&self) -> u64 {
+        256 + 2 * self.mounts.len() as u64 + self.devices.len() as u64
+    }
+
     /// Whether the container has a /proc, to which the links in /dev lead.
     pub fn has_proc(&self) -> bool {
         self.mounts.iter().any(|mount| mount.destination == Path::new("/proc"))
@@ -242,7 +248,8 @@ pub fn attach(rootfs: &Rootfs, sources: &Sources) -> Result<()> {
     // Even if the way there has changed meanwhile: it is our own copy of the host's mounts that is changed here.
     let target = CString::new(rootfs.path.as_os_str().as_encoded_bytes())?;
     match sys::move_mount(sources.root.as_fd(), AT_FDCWD, &target) {
-        Err(Errno::EACCES) => sys::move_mount(sources.root.as_fd(), AT_FDCWD, c"/"),
+        // Nor may it be there at all, in a mount namespace that was joined.
+        Err(Errno::EACCES | Errno::ENOENT) => sys::move_mount(sources.root.as_fd(), AT_FDCWD, c"/"),
         other => other,
     }
     .context(|| format!("attach the rootfs at {}: move_mount", rootfs.path.display()))

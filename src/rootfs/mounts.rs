@@ -112,7 +112,8 @@ impl Mount {
             return Err(bad("/options", "tmpcopyup is for a tmpfs"));
         }
         let mount = Mount { index, destination, source, options, idmap };
-        let may_be_there = mount.is_type(c"proc") || mount.source == Source::Remount;
+        let is_whole = matches!(mount.source, Source::Bind(_)) && mount.destination == Path::new("/proc");
+        let may_be_there = mount.is_type(c"proc") || mount.source == Source::Remount || is_whole;
         if mount.destination.starts_with("/proc") && !may_be_there && !is_proc_file(&mount.destination) {
             return Err(bad("/destination", "nothing may be mounted on or below /proc but proc itself"));
         }
@@ -126,6 +127,12 @@ impl Mount {
         let attr = MountAttr { set, ..MountAttr::default() };
         let options = Options { bind: Some(false), attr, ..Options::default() };
         Mount { index, destination: PathBuf::from(destination), source: Source::Bind(source), options, idmap: None }
+    }
+
+    /// Whether it must be a whole procfs: the one bind mount that may lie on /proc (rule R5). Containers in the host's PID
+    /// namespace and a user namespace have it, for they may not make one.
+    pub fn must_be_proc(&self) -> bool {
+        self.is_bind() && self.destination == Path::new("/proc")
     }
 
     /// Whether it shows a part of another file tree.
@@ -170,6 +177,10 @@ impl Mount {
         if is_tmpfs && let Some(mode) = self.mode_of_target(tree.root)? {
             data.to_mut().push(("mode".to_string(), Some(format!("{mode:o}"))));
         }
+        // A device that cannot be written is refused unless the whole file system is read-only.
+        if self.options.attr.set & MOUNT_ATTR_RDONLY != 0 && source.as_bytes().starts_with(b"/") {
+            data.to_mut().push(("ro".to_string(), None));
+        }
         // What is to be copied must be written first.
         let later = if self.options.copy_up { MOUNT_ATTR_RDONLY } else { 0 };
         let attributes = self.options.attr.set & !later;
@@ -195,7 +206,11 @@ impl Mount {
     fn copy_up(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<()> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NONBLOCK;
         match path::open_in_root(root, &self.destination, flags) {
-            Ok(from) => copy_up::copy(from, mount),
+            Ok(from) => {
+                let given = |key: &str| self.options.data.iter().any(|(given, _)| given == key);
+                let keep = copy_up::Keep { owner: given("uid") || given("gid"), mode: given("mode") };
+                copy_up::copy(from, mount, keep)
+            }
             // Nothing is hidden, so there is nothing to copy.
             Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(Error::from(errno).context("open the directory to copy: openat2")),
@@ -259,9 +274,14 @@ impl Mount {
     fn attach(&self, tree: &mut Tree<'_>, mount: BorrowedFd<'_>) -> Result<()> {
         if self.options.destination_nofollow {
             let (directory, name) = path::parent_of(tree.root, &self.destination)?;
+            let name = CString::new(name.as_os_str().as_encoded_bytes())?;
             tree.forget();
-            return sys::move_mount(mount, directory.as_fd(), &CString::new(name.as_os_str().as_encoded_bytes())?)
-                .context(|| "move_mount");
+            let mut attached = sys::move_mount(mount, directory.as_fd(), &name);
+            if attached == Err(Errno::ENOENT) {
+                tree.done(self.make_target(tree.root, path::kind_of(mount)?)?);
+                attached = sys::move_mount(mount, directory.as_fd(), &name);
+            }
+            return attached.context(|| "move_mount");
         }
         let mode = self.options.make_mode.unwrap_or(0o755);
         if let Some((directory, name)) = tree.spot(&self.destination) {
@@ -425,7 +445,11 @@ fn attach_one(tree: &mut Tree<'_>, mount: &Mount, position: usize, sources: &Sou
         Some(Opened::Link(target)) => return make_link(tree, &mount.destination, target),
         Some(Opened::Mount(opened)) if !mount.is_bind() => Some(opened.try_clone().context(|| "dup")?),
         Some(Opened::Mount(_)) => None,
-        Some(Opened::Nothing) | None => Some(mount.make(tree, sources)?),
+        Some(Opened::Nothing) | None => match mount.make(tree, sources) {
+            // The device, or what lies in the rootfs.
+            Err(error) if mount.options.may_fail && error.errno() == Some(Errno::ENOENT) => return Ok(()),
+            made => Some(made?),
+        },
     };
     let opened = match sources.binds.get(position) {
         Some(Opened::Mount(opened)) => Some(opened),

@@ -12,9 +12,14 @@ use crate::sys::{self, mount_flags};
 use crate::userns::{self, Mappings};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::fstat;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+/// The number of the topmost directory of every procfs (linux/proc_fs.h).
+const PROC_ROOT_INO: u64 = 1;
 
 /// What has been opened.
 pub struct Sources {
@@ -146,6 +151,13 @@ fn open_bind(mount: &Mount) -> Result<Opened> {
     }
     match sys::open_tree_clone(AT_FDCWD, &c_path, flags) {
         Err(Errno::ENOENT) if options.may_fail => Ok(Opened::Missing),
+        Ok(opened) if mount.must_be_proc() => {
+            let is_procfs = fstatfs(&opened).context(|| "fstatfs")?.filesystem_type() == PROC_SUPER_MAGIC;
+            match is_procfs && fstat(&opened).context(|| "fstat")?.st_ino == PROC_ROOT_INO {
+                true => Ok(Opened::Mount(opened)),
+                false => Err(Error::new("nothing may be mounted on /proc but a whole procfs")),
+            }
+        }
         other => other.map(Opened::Mount).context(|| format!("open_tree(clone) {}", path.display())),
     }
 }
