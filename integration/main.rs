@@ -24,6 +24,7 @@ mod attacks;
 mod broken_input;
 mod bundle;
 mod cgroups;
+mod commands;
 mod devices;
 mod docker_like;
 mod harness;
@@ -48,6 +49,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("namespaces", namespaces::TESTS),
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
+    ("commands", commands::TESTS),
     ("seccomp", seccomp::TESTS),
     ("masks", masks::TESTS),
     ("hooks", hooks::TESTS),

@@ -61,6 +61,16 @@ pub enum Command {
     Delete(DeleteArgs),
     /// List the containers of this state directory
     List(ListArgs),
+    /// Stop the processes of a container until `resume`
+    Pause(IdArg),
+    /// Let the processes of a paused container go on
+    Resume(IdArg),
+    /// List the processes of a container
+    Ps(PsArgs),
+    /// Change the limits of a container
+    Update(Box<UpdateArgs>),
+    /// Print what a container uses, and when it runs out of memory
+    Events(EventsArgs),
     /// Write a config.json to start from
     Spec(SpecArgs),
     /// Print what this runtime supports as JSON
@@ -173,6 +183,98 @@ pub struct ListArgs {
     pub quiet: bool,
 }
 
+/// `ps`
+#[derive(clap::Args, Debug)]
+pub struct PsArgs {
+    /// table or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "table", allow_hyphen_values = true)]
+    pub format: String,
+    /// Name of the container, then options for ps(1) instead of -ef
+    #[arg(value_names = ["CONTAINER-ID", "PS-OPTION"], trailing_var_arg = true, required = true)]
+    #[arg(allow_hyphen_values = true)]
+    pub words: Vec<OsString>,
+}
+
+/// `update`; sizes are numbers of bytes, also like 50M
+#[derive(clap::Args, Debug, Default)]
+pub struct UpdateArgs {
+    /// Name of the container
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+    /// Read all limits from this JSON file (config.json's `linux.resources`), or from stdin if it is -
+    #[arg(short, long, value_name = "FILE", allow_hyphen_values = true)]
+    pub resources: Option<PathBuf>,
+    /// Weight of block I/O, from 10 to 1000
+    #[arg(long, value_name = "WEIGHT", allow_hyphen_values = true)]
+    pub blkio_weight: Option<i64>,
+    /// Length of the period that a quota is for, in microseconds
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub cpu_period: Option<String>,
+    /// CPU time in a period, in microseconds; -1: unlimited
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub cpu_quota: Option<String>,
+    /// CPU time that may be saved up for later periods, in microseconds
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub cpu_burst: Option<String>,
+    /// CPU shares, relative to other containers
+    #[arg(long, value_name = "SHARES", allow_hyphen_values = true)]
+    pub cpu_share: Option<String>,
+    /// Length of the period for realtime processes, in microseconds
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub cpu_rt_period: Option<String>,
+    /// CPU time of realtime processes in their period, in microseconds
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub cpu_rt_runtime: Option<String>,
+    /// 1: run only when nobody else wants to (SCHED_IDLE); 0: as usual
+    #[arg(long, value_name = "0|1", allow_hyphen_values = true)]
+    pub cpu_idle: Option<String>,
+    /// CPUs to run on, like 0-3,7
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes to use
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub cpuset_mems: Option<String>,
+    /// Memory; -1: unlimited
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub memory: Option<String>,
+    /// Memory that is kept when others need it
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub memory_reservation: Option<String>,
+    /// Memory and swap together; -1: unlimited
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// Obsolete; ignored
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub kernel_memory: Option<String>,
+    /// Obsolete; ignored
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub kernel_memory_tcp: Option<String>,
+    /// Number of processes; -1: unlimited
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    /// Schema of the L3 cache (Intel RDT)
+    #[arg(long, value_name = "SCHEMA", allow_hyphen_values = true)]
+    pub l3_cache_schema: Option<String>,
+    /// Schema of the memory bandwidth (Intel RDT)
+    #[arg(long, value_name = "SCHEMA", allow_hyphen_values = true)]
+    pub mem_bw_schema: Option<String>,
+}
+
+/// `events`
+#[derive(clap::Args, Debug)]
+pub struct EventsArgs {
+    /// Name of the container
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+    /// Time between two lines of statistics, like 5s or 100ms
+    #[arg(long, value_name = "TIME", default_value = "5s", allow_hyphen_values = true)]
+    #[arg(value_parser = crate::events::parse_interval)]
+    pub interval: i64,
+    /// Print the statistics once
+    #[arg(long)]
+    pub stats: bool,
+}
+
 /// `spec`
 #[derive(clap::Args, Debug)]
 pub struct SpecArgs {
@@ -239,7 +341,7 @@ fn explain(wrong: &clap::Error, words: &[OsString], command: &mut clap::Command)
         ErrorKind::MissingRequiredArgument | ErrorKind::TooFewValues if name.is_some() => {
             help = format!("Incorrect Usage.\n\n{help}");
             let name = name.unwrap_or_default();
-            let count = if matches!(name.as_str(), "exec" | "kill") { "a minimum of 1" } else { "exactly 1" };
+            let count = if matches!(name.as_str(), "exec" | "kill" | "ps") { "a minimum of 1" } else { "exactly 1" };
             (None, format!("{}: {name:?} requires {count} argument(s)", program(words)))
         }
         ErrorKind::UnknownArgument if !context(ContextKind::InvalidArg).starts_with('-') => {
@@ -274,7 +376,7 @@ fn subcommand_name(words: &[OsString], command: &clap::Command) -> Option<String
     words.iter().skip(1).filter_map(|word| word.to_str()).find(|word| names.contains(word)).map(str::to_string)
 }
 
-/// Turns `-long` into `--long` up to `--`, and in exec and kill up to the first argument that is no flag, for what
+/// Turns `-long` into `--long` up to `--`, and in exec, kill and ps up to the first argument that is no flag, for what
 /// follows belongs to the user's program there.
 fn rewrite(words: Vec<OsString>) -> Vec<OsString> {
     let mut ended = false;
@@ -290,15 +392,20 @@ fn rewrite(words: Vec<OsString>) -> Vec<OsString> {
         }
         if !bytes.starts_with(b"-") {
             ended = stops_at_argument;
-            stops_at_argument |= matches!(bytes, b"exec" | b"kill");
+            stops_at_argument |= matches!(bytes, b"exec" | b"kill" | b"ps");
             rewritten.push(word);
             continue;
         }
         ended = bytes == b"--";
         let name = bytes.split(|&byte| byte == b'=').next().unwrap_or_default();
-        // A flag of one letter is a short one in both worlds.
-        let long = if name.len() > 2 && !name.starts_with(b"--") { [b"-", bytes].concat() } else { bytes.to_vec() };
-        // In exec and kill the value of a flag must not be taken for the first argument.
+        // A flag of one letter is a short one in both worlds, and a number is the value of a flag.
+        let is_number = name.get(1).is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.');
+        let long = if name.len() > 2 && !name.starts_with(b"--") && !is_number {
+            [b"-", bytes].concat()
+        } else {
+            bytes.to_vec()
+        };
+        // In exec, kill and ps the value of a flag must not be taken for the first argument.
         let with_value: &[&[u8]] = &[
             b"-p",
             b"--process",
@@ -315,6 +422,9 @@ fn rewrite(words: Vec<OsString>) -> Vec<OsString> {
             b"-pid-file",
             b"--preserve-fds",
             b"-preserve-fds",
+            b"-f",
+            b"--format",
+            b"-format",
         ];
         skip_value = stops_at_argument && !bytes.contains(&b'=') && with_value.contains(&name);
         rewritten.push(OsString::from_vec(long));
@@ -348,6 +458,8 @@ mod tests {
         );
         assert_eq!(rewritten("corten exec -cwd /x c1 ls -all"), "corten exec --cwd /x c1 ls -all");
         assert_eq!(rewritten("corten exec c1 -- -long"), "corten exec c1 -- -long");
+        assert_eq!(rewritten("corten update -memory -50M c1"), "corten update --memory -50M c1");
+        assert_eq!(rewritten("corten ps -format json c1 -eo pid"), "corten ps --format json c1 -eo pid");
     }
 
     #[test]

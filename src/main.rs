@@ -10,6 +10,7 @@ mod cli;
 mod create;
 mod delete;
 mod error;
+mod events;
 mod exec;
 mod features;
 mod files;
@@ -22,10 +23,12 @@ mod log;
 mod namespaces;
 mod netdev;
 mod passwd;
+mod pause;
 mod pidfile;
 mod plan;
 mod process;
 mod procfs;
+mod ps;
 mod rootfs;
 mod run;
 mod seccomp;
@@ -37,6 +40,7 @@ mod state;
 mod sync;
 mod sys;
 mod sysctl;
+mod update;
 
 use cli::{Arguments, Command, Global, Parsed};
 use error::{Context, Error, Result};
@@ -127,6 +131,11 @@ fn dispatch(root: &std::path::Path, command: Command) -> Result<i32> {
         Command::Kill(args) => kill::kill(root, &args.words, args.all)?,
         Command::Delete(args) => delete::delete(root, &args.id, args.force)?,
         Command::List(args) => list::list(root, &args)?,
+        Command::Pause(args) => pause::pause(root, &args.id)?,
+        Command::Resume(args) => pause::resume(root, &args.id)?,
+        Command::Ps(args) => ps::ps(root, &args)?,
+        Command::Update(args) => update::update(root, &args)?,
+        Command::Events(args) => events::events(root, &args)?,
         Command::Spec(args) => spec::spec(&args)?,
         Command::Features => features::features()?,
     }
