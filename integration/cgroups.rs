@@ -81,13 +81,13 @@ fn group(case: &Case, pid: i32, controller: &str) -> Result<PathBuf, String> {
 }
 
 /// What a cgroup file of the container holds: the name on v1, or that on v2.
-fn limit(case: &Case, container: &Container, controller: &str, v1: &str, v2: &str) -> Result<String, String> {
+pub fn limit(case: &Case, container: &Container, controller: &str, v1: &str, v2: &str) -> Result<String, String> {
     let file = group(case, container.pid, controller)?.join(if case.machine.cgroup2 { v2 } else { v1 });
     let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
     Ok(text.trim().to_owned())
 }
 
-fn need(case: &Case, controller: &str) -> Outcome {
+pub fn need(case: &Case, controller: &str) -> Outcome {
     if case.has_controller(controller) { Ok(()) } else { skip(format!("this view has no {controller} controller")) }
 }
 

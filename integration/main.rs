@@ -26,6 +26,7 @@ mod broken_input;
 mod bundle;
 mod callers;
 mod cgroups;
+mod commands;
 mod devices;
 mod dialect;
 mod docker_like;
@@ -74,6 +75,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("limits", limits::TESTS),
+    ("commands", commands::TESTS),
     ("seccomp", seccomp::TESTS),
     ("notify", notify::TESTS),
     ("terminal", terminal::TESTS),

@@ -210,6 +210,12 @@ impl Invocation<'_> {
         self
     }
 
+    /// What it reads from stdin.
+    pub fn stdin(mut self, file: File) -> Self {
+        self.stdin = Some(file);
+        self
+    }
+
     /// How long it may take.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

@@ -9,8 +9,10 @@
 
 pub mod devices;
 pub mod limits;
+pub mod oom;
 pub mod resources;
 pub mod setting;
+pub mod stats;
 mod v1;
 mod v2;
 
@@ -28,7 +30,7 @@ use resources::Resources;
 use serde::{Deserialize, Serialize};
 use setting::Setting;
 use std::collections::HashMap;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -109,6 +111,9 @@ pub struct Cgroups {
     /// Whether there is one hierarchy, of v2.
     pub unified: bool,
     pub directories: Vec<Directory>,
+    /// v2: whether swap was limited together with memory, as v1 does it, so that a new limit of memory changes both.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub swap_with_memory: bool,
 }
 
 /// What the child needs to get into its cgroups, and what `attach_cgroups` shows of them.
@@ -152,7 +157,8 @@ impl Cgroups {
             }
             directories.push(Directory { hierarchy, path, made_from });
         }
-        Ok(Cgroups { unified, directories })
+        let swap_with_memory = unified && config.resources.memory.swap.is_some_and(|swap| swap > 0);
+        Ok(Cgroups { unified, directories, swap_with_memory })
     }
 
     /// Makes the directories; on v2 also applies the limits, for the child will be born in them.
@@ -168,6 +174,44 @@ impl Cgroups {
             Some(directory) if self.unified => v2::limit(directory, later, &resources.devices),
             _ => v1::limit(self, later, resources),
         }
+    }
+
+    /// Changes limits of a container that lives, all of them or none; device rules stay as they are.
+    pub fn update(&self, resources: &Resources) -> Result<()> {
+        let settings =
+            if self.unified { v2::prepare_update(self, resources)? } else { v1::prepare_update(self, resources)? };
+        let mut before = Vec::new();
+        for setting in &settings {
+            if let Some(directory) = self.directory(setting.controller()) {
+                before.extend(setting.previous(open_directory(directory)?.as_fd())?);
+            }
+        }
+        let Err(error) = self.write_all(&settings) else {
+            return Ok(());
+        };
+        let mut restored = before.chunk_by(|a, b| a.controller() == b.controller()).map(|settings| {
+            match settings.first().and_then(|setting| self.directory(setting.controller())) {
+                Some(directory) => setting::restore(open_directory(directory)?.as_fd(), settings),
+                None => Ok(()),
+            }
+        });
+        Err(match restored.find_map(Result::err) {
+            Some(left) => error.hint(format!("and undoing it failed: {left}")),
+            None => error,
+        })
+    }
+
+    /// Writes settings, those of each controller into its directory.
+    fn write_all(&self, settings: &[Setting]) -> Result<()> {
+        for settings in settings.chunk_by(|a, b| a.controller() == b.controller()) {
+            let Some(setting) = settings.first() else { continue };
+            match self.directory(setting.controller()) {
+                Some(directory) => setting::write_all(open_directory(directory)?.as_fd(), settings)?,
+                None if settings.iter().all(Setting::is_optional) => {}
+                None => return Err(not_mounted(setting)),
+            }
+        }
+        Ok(())
     }
 
     /// The directory with the files of a controller; on v2 there is only one.
@@ -273,6 +317,26 @@ impl Cgroups {
         Ok(pids.len())
     }
 
+    /// Pauses every process, and waits until they all stand still; if they do not, they go on as before.
+    pub fn freeze(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut pause = Duration::from_micros(100);
+        loop {
+            // On v1 a process that is just being forked is only caught by another attempt.
+            match if self.unified { v2::freeze(self) } else { v1::freeze(self) } {
+                Ok(true) => return Ok(()),
+                Ok(false) if Instant::now() < deadline => {}
+                Ok(false) => {
+                    self.thaw()?;
+                    return Err(Error::new("unable to freeze").hint("some process still runs after 10 s"));
+                }
+                Err(error) => return Err(error),
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
     /// Lets paused processes go on.
     pub fn thaw(&self) -> Result<()> {
         if self.unified { v2::thaw(self) } else { v1::thaw(self) }
@@ -311,6 +375,11 @@ impl Cgroups {
         }
         first_error.map_or(Ok(()), Err)
     }
+}
+
+fn not_mounted(setting: &Setting) -> Error {
+    let Setting { file, value, .. } = setting;
+    Error::new(format!("set {file} to {value}: the controller {} is not mounted", setting.controller()))
 }
 
 /// v1: a process of one thread moves itself through `tasks` without the lock that waits for an RCU grace period.

@@ -75,6 +75,16 @@ pub enum Command {
     Delete(DeleteArgs),
     /// List the containers of this state directory
     List(ListArgs),
+    /// Stop the processes of a container until `resume`
+    Pause(IdArg),
+    /// Let the processes of a paused container go on
+    Resume(IdArg),
+    /// List the processes of a container
+    Ps(PsArgs),
+    /// Change the limits of a container
+    Update(Box<UpdateArgs>),
+    /// Print what a container uses, and when it runs out of memory
+    Events(EventsArgs),
     /// Write a config.json to start from
     Spec(SpecArgs),
     /// Print what this runtime supports as JSON
@@ -235,6 +245,98 @@ pub struct ListArgs {
     /// Only the ids
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+// `ps`
+#[derive(clap::Args, Debug)]
+pub struct PsArgs {
+    /// table or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "table", allow_hyphen_values = true)]
+    pub format: String,
+    /// Name of the container, then options for ps(1) instead of -ef
+    #[arg(value_names = ["CONTAINER-ID", "PS-OPTION"], trailing_var_arg = true, required = true)]
+    #[arg(allow_hyphen_values = true)]
+    pub words: Vec<OsString>,
+}
+
+// `update`; sizes are numbers of bytes, also like 50M
+#[derive(clap::Args, Debug, Default)]
+pub struct UpdateArgs {
+    /// Name of the container
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+    /// Read all limits from this JSON file (config.json's `linux.resources`), or from stdin if it is -
+    #[arg(short, long, value_name = "FILE", allow_hyphen_values = true)]
+    pub resources: Option<PathBuf>,
+    /// Weight of block I/O, from 10 to 1000
+    #[arg(long, value_name = "WEIGHT", allow_hyphen_values = true)]
+    pub blkio_weight: Option<i64>,
+    /// Length of the period that a quota is for, in microseconds
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub cpu_period: Option<String>,
+    /// CPU time in a period, in microseconds; -1: unlimited
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub cpu_quota: Option<String>,
+    /// CPU time that may be saved up for later periods, in microseconds
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub cpu_burst: Option<String>,
+    /// CPU shares, relative to other containers
+    #[arg(long, value_name = "SHARES", allow_hyphen_values = true)]
+    pub cpu_share: Option<String>,
+    /// Length of the period for realtime processes, in microseconds
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub cpu_rt_period: Option<String>,
+    /// CPU time of realtime processes in their period, in microseconds
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub cpu_rt_runtime: Option<String>,
+    /// 1: run only when nobody else wants to (SCHED_IDLE); 0: as usual
+    #[arg(long, value_name = "0|1", allow_hyphen_values = true)]
+    pub cpu_idle: Option<String>,
+    /// CPUs to run on, like 0-3,7
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes to use
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub cpuset_mems: Option<String>,
+    /// Memory; -1: unlimited
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub memory: Option<String>,
+    /// Memory that is kept when others need it
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub memory_reservation: Option<String>,
+    /// Memory and swap together; -1: unlimited
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// Obsolete; ignored
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub kernel_memory: Option<String>,
+    /// Obsolete; ignored
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub kernel_memory_tcp: Option<String>,
+    /// Number of processes; -1: unlimited
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    /// Schema of the L3 cache (Intel RDT)
+    #[arg(long, value_name = "SCHEMA", allow_hyphen_values = true)]
+    pub l3_cache_schema: Option<String>,
+    /// Schema of the memory bandwidth (Intel RDT)
+    #[arg(long, value_name = "SCHEMA", allow_hyphen_values = true)]
+    pub mem_bw_schema: Option<String>,
+}
+
+// `events`
+#[derive(clap::Args, Debug)]
+pub struct EventsArgs {
+    /// Name of the container
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+    /// Time between two lines of statistics, like 5s or 100ms
+    #[arg(long, value_name = "TIME", default_value = "5s", allow_hyphen_values = true)]
+    #[arg(value_parser = crate::events::parse_interval)]
+    pub interval: i64,
+    /// Print the statistics once
+    #[arg(long)]
+    pub stats: bool,
 }
 
 // `spec`

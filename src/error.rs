@@ -70,6 +70,7 @@ impl Error {
 pub fn errno_text(errno: Errno) -> String {
     let text = match errno {
         Errno::EPERM => "operation not permitted",
+        Errno::ERANGE => "numerical result out of range",
         Errno::UnknownErrno => "unknown error",
         other => other.desc(),
     };

@@ -13,6 +13,7 @@ mod console;
 mod create;
 mod delete;
 mod error;
+mod events;
 mod exec;
 mod features;
 mod files;
@@ -28,10 +29,12 @@ mod netdev;
 mod nofile;
 mod notify_socket;
 mod passwd;
+mod pause;
 mod pidfile;
 mod plan;
 mod process;
 mod procfs;
+mod ps;
 mod rdt;
 mod rootfs;
 mod run;
@@ -46,6 +49,7 @@ mod sync;
 mod sys;
 mod sysctl;
 mod terminal;
+mod update;
 mod userns;
 
 use cli::{Arguments, Command, Global, Parsed, Wrong};
@@ -151,6 +155,11 @@ fn dispatch(root: &Path, global: &Global, command: Command) -> Result<i32> {
         Command::Kill(args) => kill::kill(root, &args)?,
         Command::Delete(args) => delete::delete(root, &args)?,
         Command::List(args) => list::list(root, global.root.is_some(), &args)?,
+        Command::Pause(args) => pause::pause(root, &args.id)?,
+        Command::Resume(args) => pause::resume(root, &args.id)?,
+        Command::Ps(args) => ps::ps(root, &args)?,
+        Command::Update(args) => update::update(root, &args)?,
+        Command::Events(args) => events::events(root, &args)?,
         Command::Spec(args) => spec::spec(&args)?,
         Command::Features => features::features()?,
         Command::Completion(args) => completion::completion(&args.shell)?,

@@ -19,7 +19,8 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
         Status::Created => {}
         Status::Stopped => return Err(Error::new("cannot start a container that has stopped")),
         Status::Creating => return Err(Error::new("cannot start a container that is not created yet")),
-        Status::Running | Status::Paused => return Err(Error::new("cannot start an already running container")),
+        Status::Paused => return Err(Error::new("cannot start a container in the paused state")),
+        Status::Running => return Err(Error::new("cannot start an already running container")),
     }
     if record.process.is_none() {
         return Err(Error::new("config.json: /process: is required to start a container"));

@@ -453,8 +453,9 @@ impl Container {
         let Some(stat) = ProcessStat::read(init.pid)?.filter(|stat| stat.is_alive(init.start_time)) else {
             return Ok((Status::Stopped, None));
         };
+        let or_paused = |status| if record.cgroups.is_frozen() { Status::Paused } else { status };
         let status = if stat.has_executed() {
-            if record.cgroups.is_frozen() { Status::Paused } else { Status::Running }
+            or_paused(Status::Running)
         } else if nix::unistd::faccessat(
             &self.fd,
             START_SOCKET,
@@ -463,7 +464,7 @@ impl Container {
         )
         .is_ok()
         {
-            Status::Created
+            or_paused(Status::Created)
         } else {
             Status::Creating
         };

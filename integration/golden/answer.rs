@@ -332,8 +332,7 @@ impl<'c> Place<'c> {
         let lines =
             self.plain(text).lines().map(|line| log_line(line).unwrap_or_else(|| line.to_owned())).collect::<Vec<_>>();
         // runc has warnings about cgroup v2.
-        let lines =
-            lines.into_iter().filter(|line| !(is_runc && line.starts_with('[') && line.contains(" warning] ")));
+        let lines = lines.into_iter().filter(|line| !(is_runc && line.starts_with('[') && line.contains(" warning] ")));
         mask_pids(&lines.collect::<Vec<_>>().join("\n"))
     }
 }

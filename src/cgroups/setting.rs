@@ -59,6 +59,9 @@ impl Setting {
     fn write(&self, directory: BorrowedFd<'_>) -> Result<()> {
         match (write(directory, &self.file, &self.value), &self.otherwise) {
             (Err(error), Otherwise::Skip) if error.errno() == Some(Errno::ENOENT) => Ok(()),
+            (Err(error), _) if error.errno() == Some(Errno::EBUSY) && self.file == "memory.limit_in_bytes" => {
+                Err(in_use(directory, &self.value).unwrap_or(error))
+            }
             (Err(error), Otherwise::Use(file, value)) if error.errno() == Some(Errno::ENOENT) => {
                 write(directory, file, value)
             }
@@ -68,6 +71,45 @@ impl Setting {
             }
             (result, _) => result,
         }
+    }
+
+    /// What the file holds before the setting is written, as the setting that brings it back.
+    pub fn previous(&self, directory: BorrowedFd<'_>) -> Result<Option<Setting>> {
+        let (mut file, mut value) = (&self.file, &self.value);
+        let mut text = read(directory, file)?;
+        if let (None, Otherwise::Use(other, its_value)) = (&text, &self.otherwise) {
+            (file, value) = (other, its_value);
+            text = read(directory, file)?;
+        }
+        Ok(text.map(|text| Setting::must(file.clone(), former_value(file, value, &text))))
+    }
+}
+
+/// The part of a file's text that a value replaces, in the form in which it is written.
+fn former_value(file: &str, value: &str, text: &str) -> String {
+    let key = value.split_whitespace().next().filter(|_| value.trim().contains(' '));
+    let is_device = key.is_some_and(|key| key.contains(':'));
+    match key {
+        Some(key) if is_device || matches!(file, "rdma.max" | "net_prio.ifpriomap") => {
+            let line = text.lines().find(|line| line.split_whitespace().next() == Some(key));
+            line.map_or_else(|| format!("{key} {}", no_limit(file)), str::to_string)
+        }
+        _ if file == "memory.oom_control" => {
+            let disabled = text.lines().find_map(|line| line.strip_prefix("oom_kill_disable "));
+            disabled.unwrap_or("0").to_string()
+        }
+        // Nothing is what a write of nothing would not write.
+        _ if text.trim().is_empty() => "\n".to_string(),
+        _ => text.trim_end().to_string(),
+    }
+}
+
+/// What takes the limit of one device away.
+fn no_limit(file: &str) -> &'static str {
+    match file {
+        "io.max" => "rbps=max wbps=max riops=max wiops=max",
+        file if file.starts_with("blkio.throttle.") => "0",
+        _ => "default",
     }
 }
 
@@ -99,6 +141,29 @@ pub fn write_all<'a>(directory: BorrowedFd<'_>, settings: impl IntoIterator<Item
             Some(_) => waiting = refused,
         }
     }
+}
+
+/// Brings back what [`Setting::previous`] has kept, in as many rounds as it takes; an error names what could not be.
+pub fn restore(directory: BorrowedFd<'_>, settings: &[Setting]) -> Result<()> {
+    for _ in settings {
+        settings.iter().for_each(|setting| drop(setting.write(directory)));
+    }
+    for setting in settings {
+        // What the kernel refuses but has anyway is no loss: an idle cgroup shows a weight and takes none.
+        if setting.previous(directory)?.as_ref() != Some(setting) {
+            return Err(Error::new(format!("{} is not {:?} again", setting.file, setting.value)));
+        }
+    }
+    Ok(())
+}
+
+/// runc's words for a limit below what cannot be reclaimed.
+fn in_use(directory: BorrowedFd<'_>, limit: &str) -> Option<Error> {
+    let usage = read(directory, "memory.usage_in_bytes").ok()??;
+    let peak = read(directory, "memory.max_usage_in_bytes").ok()??;
+    let (usage, peak) = (usage.trim(), peak.trim());
+    let text = format!("unable to set memory limit to {limit} (current usage: {usage}, peak usage: {peak})");
+    Some(Error::with_errno(text, Errno::EBUSY))
 }
 
 /// Writes one value to a file of a cgroup. ENOENT and its kin get a hint at what the kernel lacks.
@@ -186,6 +251,36 @@ fn what_is_missing(file: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_there_is_brought_back() {
+        let same = [
+            ("memory.max", "100", "max\n", "max"),
+            ("cpu.max", "1 2", "max 100000\n", "max 100000"),
+            ("cpuset.cpus", "0", "\n", "\n"),
+            ("io.weight", "default 5", "default 100\n8:0 200\n", "default 100\n8:0 200"),
+            ("memory.oom_control", "1", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n", "0"),
+            ("io.max", "8:0 rbps=5", "8:16 rbps=1\n", "8:0 rbps=max wbps=max riops=max wiops=max"),
+            (
+                "io.max",
+                "8:0 rbps=5",
+                "8:0 rbps=1 wbps=max riops=max wiops=max\n",
+                "8:0 rbps=1 wbps=max riops=max wiops=max",
+            ),
+            ("blkio.throttle.read_bps_device", "8:0 5", "", "8:0 0"),
+            ("blkio.bfq.weight_device", "8:0 50", "8:16 7\n", "8:0 default"),
+            ("net_prio.ifpriomap", "lo 5", "lo 0\neth0 3\n", "lo 0"),
+            (
+                "rdma.max",
+                "mlx hca_handle=2",
+                "mlx hca_handle=max hca_object=max\n",
+                "mlx hca_handle=max hca_object=max",
+            ),
+        ];
+        for (file, value, text, expected) in same {
+            assert_eq!(former_value(file, value, text), expected, "{file}");
+        }
+    }
 
     #[test]
     fn a_missing_file_says_what_is_missing() {

@@ -4,12 +4,14 @@
 use super::resources::Resources;
 use super::setting::{self, Setting};
 use super::{
-    Cgroups, Directory, Entrance, Shown, UNIFIED, View, devices, limits, make_directory, open_directory, own_cgroups,
+    Cgroups, Directory, Entrance, Shown, UNIFIED, View, devices, limits, make_directory, not_mounted, open_directory,
+    own_cgroups,
 };
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::rootfs::path::clean;
 use crate::sys;
+use cgroups_rs::FreezerState;
 use cgroups_rs::fs::freezer::FreezerController;
 use cgroups_rs::fs::hierarchies::mountinfo_self;
 use nix::fcntl::{AT_FDCWD, OFlag};
@@ -93,12 +95,7 @@ pub fn paths(hierarchies: &[Hierarchy], given: Option<&Path>, id: &str) -> Resul
 
 /// Makes the directories and opens their `tasks`; the limits come beside the child's work.
 pub fn make(cgroups: &mut Cgroups, resources: &Resources) -> Result<Entrance> {
-    let later = limits::v1(resources)?;
-    for setting in later.iter().filter(|setting| !setting.is_optional()) {
-        if cgroups.directory(setting.controller()).is_none() {
-            return Err(not_mounted(setting));
-        }
-    }
+    let later = settings(cgroups, resources)?;
     let mut entrance = Entrance { into: None, tasks: Vec::with_capacity(cgroups.directories.len()), later };
     for directory in &mut cgroups.directories {
         make_directory(directory)?;
@@ -110,9 +107,21 @@ pub fn make(cgroups: &mut Cgroups, resources: &Resources) -> Result<Entrance> {
     Ok(entrance)
 }
 
-fn not_mounted(setting: &Setting) -> Error {
-    let Setting { file, value, .. } = setting;
-    Error::new(format!("set {file} to {value}: the controller {} is not mounted", setting.controller()))
+/// What is to be written; a limit whose controller is not mounted is an error.
+fn settings(cgroups: &Cgroups, resources: &Resources) -> Result<Vec<Setting>> {
+    let settings = limits::v1(resources)?;
+    let mut needed = settings.iter().filter(|setting| !setting.is_optional());
+    match needed.find(|setting| cgroups.directory(setting.controller()).is_none()) {
+        Some(setting) => Err(not_mounted(setting)),
+        None => Ok(settings),
+    }
+}
+
+/// What an update is to write.
+pub fn prepare_update(cgroups: &Cgroups, resources: &Resources) -> Result<Vec<Setting>> {
+    let settings = settings(cgroups, resources)?;
+    grant_realtime(cgroups, &limits::realtime(&resources.cpu))?;
+    Ok(settings)
 }
 
 /// Opens the `tasks` files of cgroups that exist.
@@ -159,28 +168,12 @@ fn fill_cpusets(directory: &Directory) -> Result<()> {
 
 /// Writes all limits.
 pub fn limit(cgroups: &Cgroups, settings: &[Setting], resources: &Resources) -> Result<()> {
-    let realtime = limits::realtime(&resources.cpu);
-    if !realtime.is_empty() {
-        grant_realtime(cgroups, &realtime)?;
-    }
-    write_all(cgroups, settings)?;
+    grant_realtime(cgroups, &limits::realtime(&resources.cpu))?;
+    cgroups.write_all(settings)?;
     match cgroups.directory("devices") {
         Some(directory) => devices::apply_v1(open_directory(directory)?.as_fd(), &resources.devices),
         None => Err(Error::new("restrict devices: the controller devices is not mounted")),
     }
-}
-
-/// Writes settings, those of each controller into its hierarchy.
-pub fn write_all(cgroups: &Cgroups, settings: &[Setting]) -> Result<()> {
-    for settings in settings.chunk_by(|a, b| a.controller() == b.controller()) {
-        let Some(setting) = settings.first() else { continue };
-        match cgroups.directory(setting.controller()) {
-            Some(directory) => setting::write_all(open_directory(directory)?.as_fd(), settings)?,
-            None if settings.iter().all(Setting::is_optional) => {}
-            None => return Err(not_mounted(setting)),
-        }
-    }
-    Ok(())
 }
 
 /// A new cgroup has no realtime to give to those below it, so each that was made above the container's gets as much as
@@ -189,6 +182,9 @@ fn grant_realtime(cgroups: &Cgroups, settings: &[Setting]) -> Result<()> {
     let Some(Directory { path, made_from: Some(top), .. }) = cgroups.directory("cpu") else {
         return Ok(());
     };
+    if settings.is_empty() {
+        return Ok(());
+    }
     let mut made: Vec<&Path> = path.ancestors().skip(1).take_while(|path| path.starts_with(top)).collect();
     made.reverse();
     for parent in made {
@@ -228,6 +224,16 @@ pub fn kill(cgroups: &Cgroups) -> Result<()> {
     killed
 }
 
+/// Asks for a pause; whether everybody stands still.
+pub fn freeze(cgroups: &Cgroups) -> Result<bool> {
+    let what = |error: cgroups_rs::fs::error::Error| Error::new(format!("pause the container: {error}").to_lowercase());
+    let Some(freezer) = freezer(cgroups) else {
+        return Err(Error::new("pause the container: the controller freezer is not mounted"));
+    };
+    freezer.freeze().map_err(what)?;
+    Ok(matches!(freezer.state().map_err(what)?, FreezerState::Frozen))
+}
+
 /// Lets the container go on.
 pub fn thaw(cgroups: &Cgroups) -> Result<()> {
     match freezer(cgroups) {
@@ -239,4 +245,31 @@ pub fn thaw(cgroups: &Cgroups) -> Result<()> {
 fn freezer(cgroups: &Cgroups) -> Option<FreezerController> {
     let directory = cgroups.directory("freezer")?;
     Some(FreezerController::new(directory.path.clone(), PathBuf::new(), false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hierarchy_is_named_by_its_controllers() {
+        let named = |options: &str| controllers(&options.split(',').map(str::to_string).collect::<Vec<_>>());
+        assert_eq!(named("rw,cpu,cpuacct"), "cpu,cpuacct");
+        assert_eq!(named("rw,net_cls,net_prio,clone_children"), "net_cls,net_prio");
+        assert_eq!(named("rw,xattr,release_agent=/lib/systemd/systemd-cgroups-agent,name=systemd"), "name=systemd");
+        assert_eq!(named("rw,cpuset,noprefix,release_agent=/x"), "cpuset");
+    }
+
+    #[test]
+    fn a_whole_hierarchy_at_the_usual_place_is_preferred() {
+        let hierarchy = |mount: &str, root: &str| {
+            let (mount, root) = (PathBuf::from(mount), PathBuf::from(root));
+            Hierarchy { controllers: "cpu".to_string(), mount, root }
+        };
+        let usual = hierarchy("/sys/fs/cgroup/cpu", "/");
+        for other in [hierarchy("/mnt/cpu", "/"), hierarchy("/x/sys/fs/cgroup/cpu", "/a"), hierarchy("/cpu", "/a")] {
+            assert!(usual.rank() > other.rank(), "{}", other.mount.display());
+        }
+        assert!(hierarchy("/mnt/cpu", "/").rank() > hierarchy("/mnt/part", "/a").rank());
+    }
 }

@@ -46,10 +46,56 @@ pub fn make(cgroups: &mut Cgroups, resources: &Resources) -> Result<Entrance> {
     Ok(Entrance { into: Some(fd), tasks: Vec::new(), later })
 }
 
+/// What an update is to write. v1 knows by itself what is not given; here it is asked for.
+pub fn prepare_update(cgroups: &Cgroups, resources: &Resources) -> Result<Vec<Setting>> {
+    let fd = open(cgroups)?;
+    if resources.memory.check_before_update {
+        check_usage(fd.as_fd(), resources)?;
+    }
+    let mut resources = resources.clone();
+    complete_memory(fd.as_fd(), &mut resources, cgroups.swap_with_memory)?;
+    if resources.cpu.period.is_some() && resources.cpu.quota.is_none() {
+        // Both are in one file.
+        resources.cpu.quota = number(fd.as_fd(), "cpu.max")?;
+    }
+    let settings = limits::v2(&resources)?;
+    if let Some(directory) = cgroups.directories.first() {
+        enable_controllers(&directory.path, &settings)?;
+    }
+    Ok(settings)
+}
+
+/// The sum of memory and swap that is limited stays the same if only memory is given, and the other way round: as on v1,
+/// where the kernel counts the sum.
+fn complete_memory(directory: BorrowedFd<'_>, resources: &mut Resources, swap_with_memory: bool) -> Result<()> {
+    let memory = resources.memory;
+    let given = |limit: Option<i64>| limit.is_some_and(|limit| limit > 0);
+    if given(memory.swap) && memory.limit.is_none() {
+        resources.memory.limit = number(directory, "memory.max")?;
+    } else if given(memory.limit) && memory.swap.is_none() && swap_with_memory {
+        let now = (number(directory, "memory.max")?, number(directory, "memory.swap.max")?);
+        if let (Some(limit), Some(swap)) = now {
+            resources.memory.swap = Some(limit.saturating_add(swap));
+        }
+    }
+    match (resources.memory.limit, resources.memory.swap) {
+        (Some(limit), Some(swap)) if swap > 0 && limit > swap => {
+            Err(Error::new("memory+swap limit should be >= memory limit").hint(format!("{swap} and {limit}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The first number of a file; None if it says `max`, or is not there.
+fn number(directory: BorrowedFd<'_>, file: &str) -> Result<Option<i64>> {
+    let text = setting::read(directory, file)?;
+    Ok(text.and_then(|text| text.split_whitespace().next()?.parse().ok()))
+}
+
 /// Refuses a limit below what is in use, for which v1 refuses it and v2 kills (config-linux.md: checkBeforeUpdate).
-pub fn check_usage(directory: BorrowedFd<'_>, resources: &Resources) -> Result<()> {
+fn check_usage(directory: BorrowedFd<'_>, resources: &Resources) -> Result<()> {
     let memory = &resources.memory;
-    let usage = setting::read(directory, "memory.current")?.and_then(|text| text.trim().parse::<i64>().ok());
+    let usage = number(directory, "memory.current")?;
     for (name, limit) in [("memory+swap", memory.swap), ("memory", memory.limit)] {
         match (usage, limit) {
             (Some(usage), Some(limit)) if limit > 0 && limit <= usage => {
@@ -85,47 +131,67 @@ pub fn kill(cgroups: &Cgroups) -> Result<()> {
     setting::write(fd.as_fd(), "cgroup.kill", "1")
 }
 
+/// Asks for a pause; whether everybody stands still.
+pub fn freeze(cgroups: &Cgroups) -> Result<bool> {
+    let fd = open(cgroups)?;
+    setting::write(fd.as_fd(), "cgroup.freeze", "1")?;
+    let events = setting::read(fd.as_fd(), "cgroup.events")?.unwrap_or_default();
+    Ok(events.lines().any(|line| line == "frozen 1"))
+}
+
 /// Lets the container go on.
 pub fn thaw(cgroups: &Cgroups) -> Result<()> {
     setting::write(open(cgroups)?.as_fd(), "cgroup.freeze", "0")
 }
 
-/// Enables what the limits need in every ancestor. A controller that is not there is an error that names it.
+/// Enables every controller that there is for the cgroup: some are needed for limits, and the others count what the
+/// container uses, which engines ask for (`docker stats`). Only a needed one that cannot be had is an error.
 fn enable_controllers(path: &Path, settings: &[Setting]) -> Result<()> {
-    let needed = settings.iter().filter(|setting| !setting.is_optional());
-    let mut wanted: Vec<&str> = needed.map(Setting::controller).filter(|controller| *controller != "cgroup").collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    if wanted.is_empty() {
-        return Ok(());
+    let mut needed: Vec<&str> = settings.iter().filter(|one| !one.is_optional()).map(Setting::controller).collect();
+    needed.retain(|controller| *controller != "cgroup");
+    let available = files::read_text(&Path::new(UNIFIED).join("cgroup.controllers"))?;
+    let all: Vec<&str> = available.split_whitespace().collect();
+    let missing = |there: &[&str]| needed.iter().find(|controller| !there.contains(controller)).copied();
+    if let Some(missing) = missing(&all) {
+        return Err(Error::new(format!("the controller {missing} is not available in {UNIFIED}")));
     }
-    let enable = wanted.iter().map(|controller| format!("+{controller}")).collect::<Vec<_>>().join(" ");
     let mut ancestors: Vec<&Path> =
         path.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(UNIFIED)).collect();
     ancestors.reverse();
+    let mut failure = None;
     for ancestor in ancestors {
-        let what = || format!("enable {} for the cgroups below {}", wanted.join(", "), ancestor.display());
-        let file = ancestor.join("cgroup.subtree_control");
-        let fd = files::open(&file, OFlag::O_WRONLY).context(what)?;
-        match nix::unistd::write(&fd, enable.as_bytes()) {
-            Ok(_) => {}
-            Err(errno) => {
-                let error = Error::from(errno).context(what());
-                return Err(match errno {
-                    Errno::EINVAL | Errno::ENOENT => match missing(ancestor, &wanted) {
-                        Some(missing) => error.hint(format!("the controller {missing} is not available there")),
-                        None => error,
-                    },
-                    Errno::EBUSY => error.hint("it has processes itself, which v2 does not allow beside controllers"),
-                    _ => error,
-                });
+        if all.is_empty() || enable(ancestor, &all).is_ok() {
+            continue;
+        }
+        // One that cannot be enabled keeps no other from it.
+        for controller in &all {
+            if let (Err(error), true) = (enable(ancestor, &[controller]), needed.contains(controller)) {
+                failure.get_or_insert(error);
             }
         }
     }
-    Ok(())
+    let Some(failure) = failure else { return Ok(()) };
+    // Whoever made the cgroups above may have enabled what we may not.
+    let there = files::read_text(&path.join("cgroup.controllers"))?;
+    match missing(&there.split_whitespace().collect::<Vec<_>>()) {
+        Some(missing) => Err(failure.hint(format!("the controller {missing} is not available"))),
+        None => Ok(()),
+    }
 }
 
-fn missing<'a>(ancestor: &Path, wanted: &[&'a str]) -> Option<&'a str> {
-    let there = std::fs::read_to_string(ancestor.join("cgroup.controllers")).ok()?;
-    wanted.iter().copied().find(|controller| !there.split_whitespace().any(|name| name == *controller))
+/// Enables controllers for the cgroups below one.
+fn enable(ancestor: &Path, controllers: &[&str]) -> Result<()> {
+    let what = || format!("enable {} for the cgroups below {}", controllers.join(", "), ancestor.display());
+    let text = controllers.iter().map(|controller| format!("+{controller}")).collect::<Vec<_>>().join(" ");
+    let fd = files::open(&ancestor.join("cgroup.subtree_control"), OFlag::O_WRONLY).context(what)?;
+    match nix::unistd::write(&fd, text.as_bytes()) {
+        Ok(_) => Ok(()),
+        Err(errno) => {
+            let error = Error::from(errno).context(what());
+            Err(match errno {
+                Errno::EBUSY => error.hint("it has processes itself, which v2 does not allow beside controllers"),
+                _ => error,
+            })
+        }
+    }
 }
