@@ -8,7 +8,8 @@ The sandbox has mount, PID, network, IPC, UTS and cgroup namespaces of its own, 
 layers over /etc, /var and /root that take up what is written there. With the first process of the sandbox everything ends; what
 outlives it are its cgroups, which are looked through and removed from outside.
 
-    DRIVER [--engines DIR] [RUNTIME]   DIR: engines from its bin before those of the machine, and the newest runc; RUNTIME: corten's release build
+    DRIVER [--engines DIR] [RUNTIME]   RUNTIME: corten's release build, unless given
+                                       DIR: engines from its bin before those of the machine, and the newest runc
     KEEP=1                             keeps the working directory: the daemons' logs, the calls, each config.json
     ONLY=TEXT                          of the steps that stand alone only those with TEXT in their names
 
@@ -41,13 +42,26 @@ CHECKOUT = os.path.realpath(os.path.join(os.path.dirname(__file__), '..', '..'))
 PACKAGES = os.path.join(CHECKOUT, '.engines')
 REFERENCE = '/usr/sbin/runc'
 # A container's program that stops by itself, with status 5, when it is asked to, and shows that it goes on.
-TICKING = ('sh', '-c', 'trap "exit 5" TERM; i=0; while :; do i=$((i + 1)); echo $i >/tmp/ticks; sleep 0.05; done')
+TICKING = ('sh', '-c', 'trap "exit 5" TERM; i=0; while :; do i=$((i + 1)); echo $i >/tmp/new; mv /tmp/new /tmp/ticks; sleep 0.05; done')
+# One that will not, and one that stops by a signal of its own and tells of another.
+STUBBORN = ('sh', '-c', 'trap "" TERM; while :; do sleep 0.1; done')
+LISTENING = ('sh', '-c', 'trap "exit 6" USR1; trap "echo hup" HUP; echo ready; while :; do sleep 0.1; done')
+# One for a terminal: tells its name, each new size, and ends with 4 at Ctrl-C.
+WATCHING = ('sh', '-c', 'tty; trap "stty size" WINCH; trap "echo interrupted; exit 4" INT; echo ready; while :; do sleep 0.1; done')
+# What is process 1, and how many zombies there are after an orphan's end.
+ORPHAN = ('sh', '-c', 'cat /proc/1/comm; (sleep 0.1 & ); sleep 0.5; grep -l "Z (zombie)" /proc/[0-9]*/status | wc -l')
+# A tmpfs at /scratch: its mode, one mount with noexec, and that 64 KiB are all it has.
+SCRATCH = ('sh', '-c', 'touch /scratch/x && stat -c %a /scratch; grep -c "^tmpfs /scratch tmpfs .*noexec.* 0 0" /proc/mounts; '
+           'dd if=/dev/zero of=/scratch/big bs=1k count=100 2>/dev/null || echo full')
+SHM_SIZE = 'df -k /dev/shm | tail -n 1 | tr -s " " | cut -d " " -f 2'
+# In a user namespace: who one is, who that is outside, and the owners of a new file and of one of the image.
+MAPPED = ('sh', '-c', 'id -u; awk "{ print \\$2 }" /proc/self/uid_map; touch /data/x; stat -c %u /data/x /data/owned')
 # A seccomp profile whose effect can't come from another one.
 NO_MKDIR = json.dumps({
     'defaultAction': 'SCMP_ACT_ALLOW', 'architectures': ['SCMP_ARCH_X86_64'],
     'syscalls': [{'names': ['mkdir', 'mkdirat'], 'action': 'SCMP_ACT_ERRNO', 'errnoRet': 28}]})
 STEP_SECONDS = 90
-PASS_SECONDS = 900
+PASS_SECONDS = 600
 
 
 class Failure(Exception):
@@ -196,7 +210,7 @@ STEPS = []
 
 
 def step(fact, needed=False):
-    """Marks a method of the driver's class as a step. What is `needed` by later steps is always done."""
+    """Marks a function as a step, which may return a note. What is `needed` by later steps is always done."""
 
     def mark(function):
         STEPS.append((fact, function, needed))
@@ -236,8 +250,7 @@ class Stage:
             began = time.monotonic()
             signal.alarm(STEP_SECONDS)
             try:
-                function(self)
-                verdict, reason = 'passed', ''
+                verdict, reason = 'passed', function(self) or ''
             except NotHere as why:
                 verdict, reason = 'skipped', str(why)
             except Failure as why:
@@ -294,6 +307,7 @@ exec '{self.runtime}' "$@"
             check(any(re.search(rf'(^|\s){command}\s', call) for call in calls), f'{command} was never called')
         others = [call for call in lines(self.decoy_calls) if not self.harmless.match(call)]
         check(not others, 'called instead: ' + '; '.join(others[:5]))
+        return f'{len(calls)} calls'
 
     def nothing_is_left(self):
         """After all containers have been removed: then the daemons are stopped, and only we may be there."""
@@ -408,6 +422,11 @@ def cgroups():
     return found
 
 
+def unified():
+    """Whether there is only cgroup v2."""
+    return os.path.exists('/sys/fs/cgroup/cgroup.controllers')
+
+
 def hierarchies():
     """The mount points of all cgroup hierarchies."""
     return [line.split(' ')[1] for line in lines('/proc/mounts') if line.split(' ')[2] in ('cgroup', 'cgroup2')]
@@ -415,14 +434,13 @@ def hierarchies():
 
 def cgroup_value(pid, controller, v1_name, v2_name):
     """What the cgroup file of a process holds."""
-    unified = os.path.exists('/sys/fs/cgroup/cgroup.controllers')
-    if not unified and not os.path.isdir(f'/sys/fs/cgroup/{controller}'):
+    if not unified() and not os.path.isdir(f'/sys/fs/cgroup/{controller}'):
         raise NotHere(f'no cgroup controller {controller}')
     for line in lines(f'/proc/{pid}/cgroup'):
         _, names, path = line.split(':', 2)
-        if unified and not names:
+        if unified() and not names:
             return read(f'/sys/fs/cgroup{path}/{v2_name}').strip()
-        if not unified and controller in names.split(','):
+        if not unified() and controller in names.split(','):
             return read(f'/sys/fs/cgroup/{controller}{path}/{v1_name}').strip()
     raise Failure(f'process {pid} is in no cgroup of {controller}')
 
@@ -432,6 +450,16 @@ def proc_status(pid, key):
         if line.startswith(key + ':'):
             return line.split(':', 1)[1].strip()
     return None
+
+
+def links(*kinds):
+    """A container's program that tells its namespaces of these kinds."""
+    return ('sh', '-c', f'for t in {" ".join(kinds)}; do readlink /proc/self/ns/$t; done')
+
+
+def namespaces(pid, *kinds):
+    """The same of a process, seen from here."""
+    return [os.readlink(f'/proc/{pid}/ns/{kind}') for kind in kinds]
 
 
 def gone(pid):
@@ -453,7 +481,8 @@ def main(driver, script):
     options = parser.parse_args()
     runtime = os.path.realpath(options.runtime)
     # What ./setup fetches, the packages' programs, and nothing that somebody may have put into /usr/local.
-    os.environ['PATH'] = f'{os.path.realpath(options.engines)}/bin:' * bool(options.engines) + f'{PACKAGES}/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+    first = f'{os.path.realpath(options.engines)}/bin:' if options.engines else ''
+    os.environ['PATH'] = f'{first}{PACKAGES}/bin:/usr/sbin:/usr/bin:/sbin:/bin'
     # New engines ask for more than the release's runc has.
     reference = f'{CHECKOUT}/.peers/bin/runc' if options.engines else REFERENCE
     complain = [f'{name} is missing (./setup test installs it)' for name in driver.programs + (reference,) if not shutil.which(name)]
@@ -465,6 +494,9 @@ def main(driver, script):
         complain.append(f'{runtime}: inside the sandbox /run and /dev/shm are others')
     if complain:
         sys.exit('\n'.join(f'{driver.name}: {text}' for text in complain))
+    if unified() and 'cpu' not in read('/sys/fs/cgroup/cgroup.controllers').split():
+        print('skip all: engines set limits, and this cgroup2 has no controllers\n0 passed, 0 failed, 1 skipped')
+        return
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     work = tempfile.mkdtemp(prefix=f'engines-{driver.name}.')
     os.chmod(work, 0o755)
@@ -498,8 +530,9 @@ def one_pass(driver, script, runtime, work):
     try:
         # It dies with us. The first process of its PID namespace dies with the `unshare` that we wait for.
         sandbox = subprocess.Popen(
-            ['setpriv', '--pdeathsig', 'KILL', 'unshare', '--mount', '--propagation', 'private', '--pid', '--fork', '--kill-child',
-             '--mount-proc', '--net', '--ipc', '--uts', '--cgroup', '/usr/bin/python3', script, '--inside', label, runtime, work],
+            ['setpriv', '--pdeathsig', 'KILL', 'unshare', '--cgroup', 'sh', '-c', 'test -z "$1" || echo 0 >"$1"; shift; exec "$@"', 'sh',
+             f'{own[0]}/init/cgroup.procs' * unified(), 'unshare', '--mount', '--propagation', 'private', '--pid', '--fork',
+             '--kill-child', '--mount-proc', '--net', '--ipc', '--uts', '/usr/bin/python3', script, '--inside', label, runtime, work],
             stdin=subprocess.DEVNULL, preexec_fn=lambda: [write(f'{path}/cgroup.procs', '0') for path in own])
         sandbox.wait(PASS_SECONDS)
     except subprocess.TimeoutExpired:
@@ -521,12 +554,15 @@ def one_pass(driver, script, runtime, work):
 
 
 def make_cgroups(name):
-    """One cgroup in each hierarchy, in which all the engine's will be. A new cpuset has no cpus yet."""
+    """One cgroup in each hierarchy, in which all the engine's will be. A new cpuset has no cpus yet, and with v2 the sandbox is in
+    a cgroup below, for only a cgroup without processes hands controllers down."""
     made = []
     for hierarchy in hierarchies():
         path = f'{hierarchy}/{name}'
         os.mkdir(path)
         made.append(path)
+        if unified():
+            os.mkdir(f'{path}/init')
         for file in ('cpuset.cpus', 'cpuset.mems'):
             if os.path.exists(f'{path}/{file}') and not os.path.exists(f'{path}/cgroup.type'):
                 write(f'{path}/{file}', read(f'{hierarchy}/{file}'))
@@ -560,6 +596,7 @@ def inside(driver, label, runtime, work):
     reap()
     signal.signal(signal.SIGALRM, too_late)
     furnish(f'{work}/{label}')
+    os.chdir(f'{work}/{label}')  # conmon writes a file where it is when memory runs out
     os.environ.update(HOME='/root', LANG='C.UTF-8', LC_ALL='C.UTF-8', TERM='linux')
     for name in list(os.environ):
         if name not in ('HOME', 'LANG', 'LC_ALL', 'TERM', 'PATH', 'KEEP', 'ONLY', 'RECORD'):
@@ -589,8 +626,7 @@ def furnish(directory):
     """Gives the sandbox what engines write to, so that nothing of the machine is touched."""
     hierarchies_here = [line.split(' ') for line in lines('/proc/mounts') if line.split(' ')[2] in ('cgroup', 'cgroup2')]
     mount('-t', 'sysfs', '-o', 'nosuid,nodev,noexec', 'sysfs', '/sys')
-    unified = any(point == '/sys/fs/cgroup' for _, point, *_ in hierarchies_here)
-    if not unified:
+    if not any(point == '/sys/fs/cgroup' for _, point, *_ in hierarchies_here):
         mount('-t', 'tmpfs', '-o', 'mode=755', 'tmpfs', '/sys/fs/cgroup')
     for _, point, kind, options, *_ in hierarchies_here:
         # Mounted anew in a cgroup namespace, a hierarchy begins at the sandbox's own cgroup.
@@ -598,8 +634,9 @@ def furnish(directory):
         names = [option for option in options.split(',') if option not in ('rw', 'relatime', 'nosuid', 'nodev', 'noexec')]
         wanted = ','.join((['none'] if any(name.startswith('name=') for name in names) else []) + names)
         mount('-t', kind, *(['-o', wanted] if kind == 'cgroup' else []), kind, point)
-    if unified:
-        delegate('/sys/fs/cgroup')
+    if unified():
+        for controller in read('/sys/fs/cgroup/cgroup.controllers').split():
+            write('/sys/fs/cgroup/cgroup.subtree_control', f'+{controller}')
     for point, options in (('/run', 'mode=755'), ('/dev/shm', 'mode=1777')):
         mount('-t', 'tmpfs', '-o', options, 'tmpfs', point)
     for point in ('/etc', '/var', '/root'):
@@ -610,15 +647,6 @@ def furnish(directory):
         mount('-t', 'overlay', '-o', f'lowerdir={point},upperdir={layer}/upper,workdir={layer}/work', 'overlay', point)
     os.makedirs('/run/lock')
     run('ip', 'link', 'set', 'lo', 'up')
-
-
-def delegate(top):
-    """cgroup v2: controllers are handed down only by a cgroup without processes of its own."""
-    os.mkdir(f'{top}/init')
-    for pid in read(f'{top}/cgroup.procs').split():
-        write(f'{top}/init/cgroup.procs', pid)
-    for controller in read(f'{top}/cgroup.controllers').split():
-        write(f'{top}/cgroup.subtree_control', f'+{controller}')
 
 
 def mount(*argv):
