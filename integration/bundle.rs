@@ -8,7 +8,7 @@
 //! A check that holds in both has shown nothing, so the test fails.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -77,6 +77,12 @@ impl Bundle {
         self.args(&["/bin/sh", "-c", script])
     }
 
+    /// Gives the directories of the root file system, and the files that no other test shares, to a user of the host.
+    pub fn owned_by(self, id: u32) -> Outcome<Bundle> {
+        give_away(&self.rootfs(), id)?;
+        Ok(self)
+    }
+
     /// Writes config.json.
     pub fn write(&self) -> Outcome {
         Ok(fs::write(self.dir.join("config.json"), self.caller.adapt(&self.config).to_string())?)
@@ -130,7 +136,8 @@ impl Case<'_> {
         Path::new("/sys/fs/cgroup").join(controller).is_dir()
     }
 
-    fn bundle_from(&self, text: &str) -> Outcome<Bundle> {
+    /// A bundle with this configuration.
+    pub fn bundle_from(&self, text: &str) -> Outcome<Bundle> {
         let config = serde_json::from_str(text).map_err(|error| format!("the base is no JSON: {error}"))?;
         let id = self.id();
         let dir = self.dir.join(format!("bundle-{id}"));
@@ -159,6 +166,20 @@ impl Case<'_> {
     fn place(&self, from: &Path, to: &Path) -> Outcome {
         Ok(fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))?)
     }
+}
+
+/// Gives a tree to a user of the host, but for files that other tests share by hard links.
+pub fn give_away(path: &Path, id: u32) -> Outcome {
+    let found = fs::symlink_metadata(path)?;
+    if found.is_dir() || found.nlink() == 1 {
+        std::os::unix::fs::lchown(path, Some(id), Some(id))?;
+    }
+    if found.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give_away(&entry?.path(), id)?;
+        }
+    }
+    Ok(())
 }
 
 /// Sets the value at a JSON pointer and makes the objects on the way.
@@ -273,13 +294,23 @@ pub struct Property<'p> {
     pointer: &'p str,
     value: Value,
     alternative: Option<Value>,
+    companions: Vec<(&'p str, Value)>,
     options: Vec<&'p str>,
     prepare: Vec<Prepare<'p>>,
 }
 
 /// Begins a test of the property at a JSON pointer of the minimal bundle; `/-` at the end appends to an array.
 pub fn property<'p>(case: &'p Case<'p>, pointer: &'p str, value: Value) -> Property<'p> {
-    Property { case, docker_like: false, pointer, value, alternative: None, options: Vec::new(), prepare: Vec::new() }
+    Property {
+        case,
+        docker_like: false,
+        pointer,
+        value,
+        alternative: None,
+        companions: Vec::new(),
+        options: Vec::new(),
+        prepare: Vec::new(),
+    }
 }
 
 /// Begins a test of a property that the docker-like bundle has.
@@ -299,6 +330,12 @@ impl<'p> Property<'p> {
     /// In the second run the property has this value instead of being absent.
     pub fn instead_of(mut self, alternative: Value) -> Self {
         self.alternative = Some(alternative);
+        self
+    }
+
+    /// Another property, which comes and goes with the one under test.
+    pub fn along(mut self, pointer: &'p str, value: Value) -> Self {
+        self.companions.push((pointer, value));
         self
     }
 
@@ -332,6 +369,9 @@ impl<'p> Property<'p> {
             (true, _) => set(&mut bundle.config, self.pointer, self.value.clone()),
             (false, Some(alternative)) => set(&mut bundle.config, self.pointer, alternative.clone()),
             (false, None) => remove(&mut bundle.config, self.pointer),
+        }
+        for (pointer, value) in self.companions.iter().filter(|_| with) {
+            set(&mut bundle.config, pointer, value.clone());
         }
         Ok(bundle)
     }

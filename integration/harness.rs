@@ -3,7 +3,6 @@
 //! A test is a function from a [`Case`] to an [`Outcome`]. It passes, fails with a message, or is skipped with a reason
 //! when the kernel or the machine lacks something. Whatever it says, it fails when something of it is left afterwards.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
@@ -11,6 +10,7 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
@@ -133,8 +133,8 @@ pub struct Machine {
     pub cgroup2: bool,
     /// The directory of all tests; the probe lies in it.
     pub tmp: PathBuf,
-    /// The directory of the `--root` of each test.
-    state: PathBuf,
+    /// The directory of the `--root` of each test, where that is not in the test's own.
+    state: Option<PathBuf>,
     mounts: Mountinfo,
     real_root: Option<File>,
 }
@@ -154,16 +154,18 @@ pub struct Case<'m> {
     pub tag: String,
     /// The test's own directory.
     pub dir: PathBuf,
-    /// When the test has to be over.
+    /// When the test began, and when it has to be over.
+    pub begun: Instant,
     pub deadline: Instant,
-    counter: Cell<u32>,
+    /// The user and group of the caller; see [`Case::become_user`].
+    pub user: AtomicU32,
+    counter: AtomicU32,
 }
 
 impl Case<'_> {
     /// A number that is new in this test.
     pub fn next(&self) -> u32 {
-        self.counter.set(self.counter.get() + 1);
-        self.counter.get()
+        self.counter.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// A container id that is new in this test.
@@ -178,7 +180,20 @@ impl Case<'_> {
 
     /// The `--root` of the test.
     pub fn root(&self) -> PathBuf {
-        self.machine.state.join(&self.tag).join("root")
+        match &self.machine.state {
+            Some(state) => state.join(&self.tag),
+            None => self.dir.join("root"),
+        }
+    }
+
+    /// From now on the runtime is called by a user without privileges, to whom the directory of the test belongs.
+    pub fn become_user(&self, id: u32) -> Outcome {
+        self.user.store(id, Ordering::Relaxed);
+        for dir in [self.dir.clone(), self.root(), self.dir.join("run")] {
+            fs::create_dir_all(&dir)?;
+            std::os::unix::fs::chown(&dir, Some(id), Some(id))?;
+        }
+        Ok(())
     }
 }
 
@@ -282,13 +297,14 @@ fn prepare(options: &Options) -> Result<Machine, String> {
     let tmp = env::temp_dir().join(format!("corten-it-{}", std::process::id()));
     fs::create_dir(&tmp).map_err(|error| format!("make {}: {error}", tmp.display()))?;
     fs::copy(&probe, tmp.join("probe")).map_err(|error| format!("copy {}: {error}", probe.display()))?;
+    // Another user may not be able to reach the one in the target directory.
+    fs::copy(&runtime, tmp.join("runtime")).map_err(|error| format!("copy {}: {error}", runtime.display()))?;
     let busybox = Path::new("/bin/busybox");
     fs::copy(busybox, tmp.join("busybox")).map_err(|error| format!("copy {}: {error}", busybox.display()))?;
     let cgroup2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     runtime::start_reaper();
     let mounts = Mountinfo::read();
-    let state = caller.state().unwrap_or_else(|| tmp.clone());
-    fs::create_dir_all(&state).map_err(|error| format!("make {}: {error}", state.display()))?;
+    let state = caller.state();
     let (view, patience) = (options.view, options.patience);
     let setup = options.setup.clone().unwrap_or_else(|| if view == View::V2 { "v2" } else { "host" }.to_owned());
     Ok(Machine { runtime, name, version, view, setup, caller, patience, cgroup2, tmp, state, mounts, real_root })
@@ -448,7 +464,9 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
     let begin = Instant::now();
     let tag = format!("ct{}-{}", std::process::id(), runtime::unique());
     let dir = machine.tmp.join(&tag);
-    let case = Case { machine, tag, dir, deadline: begin + TEST_TIMEOUT * machine.patience, counter: Cell::new(0) };
+    let deadline = begin + TEST_TIMEOUT * machine.patience;
+    let (user, counter) = (AtomicU32::new(0), AtomicU32::new(0));
+    let case = Case { machine, tag, dir, begun: begin, deadline, user, counter };
     let made = fs::create_dir_all(&case.dir).and_then(|()| fs::create_dir_all(case.root()));
     let mut outcome = match (made, not_here(machine, &name)) {
         (_, Some(reason)) => skip(reason),
@@ -467,7 +485,7 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
     let keep = outcome.is_err() && env::var_os("CORTEN_IT_KEEP").is_some();
     if !keep {
         leftovers::remove_directory(&case.dir);
-        leftovers::remove_directory(&machine.state.join(&case.tag));
+        leftovers::remove_directory(&case.root());
     }
     Verdict { name, outcome, seconds: begin.elapsed().as_secs_f64() }
 }
@@ -548,7 +566,7 @@ fn summarise(machine: &Machine, verdicts: &[Verdict]) -> bool {
 fn clean_up(machine: &Machine) {
     if env::var_os("CORTEN_IT_KEEP").is_none() {
         leftovers::remove_directory(&machine.tmp);
-        leftovers::remove_directory(&machine.state);
+        machine.state.iter().for_each(|state| leftovers::remove_directory(state));
     }
     for parent in leftovers::cgroup_directories_named("corten-test") {
         let _ = fs::remove_dir(parent);

@@ -30,6 +30,7 @@ mod caller;
 mod cgroups;
 mod devices;
 mod docker_like;
+mod engine_configs;
 mod exec;
 mod harness;
 mod hooks;
@@ -37,26 +38,39 @@ mod kill_points;
 mod leftovers;
 mod lifecycle;
 mod limits;
+mod lsm;
 mod masks;
+mod mount_options;
 mod mounts;
 mod namespaces;
 mod netdev;
 mod notify;
 mod process;
+mod rdt;
 mod recovery;
+mod resctrl;
 mod runtime;
+mod scheduling;
 mod seccomp;
 mod service;
 mod terminal;
 mod tidy;
+mod time_namespace;
+mod userns;
 
 /// The table of tests: one module for each topic.
 const MODULES: &[(&str, &[harness::Test])] = &[
     ("lifecycle", lifecycle::TESTS),
     ("process", process::TESTS),
+    ("scheduling", scheduling::TESTS),
+    ("lsm", lsm::TESTS),
+    ("rdt", rdt::TESTS),
     ("mounts", mounts::TESTS),
     ("namespaces", namespaces::TESTS),
     ("netdev", netdev::TESTS),
+    ("userns", userns::TESTS),
+    ("time_namespace", time_namespace::TESTS),
+    ("mount_options", mount_options::TESTS),
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("limits", limits::TESTS),
@@ -68,6 +82,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("exec", exec::TESTS),
     ("hooks", hooks::TESTS),
     ("docker_like", docker_like::TESTS),
+    ("engine_configs", engine_configs::TESTS),
     ("broken_input", broken_input::TESTS),
     ("attacks", attacks::TESTS),
     ("recovery", recovery::TESTS),

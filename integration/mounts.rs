@@ -44,10 +44,11 @@ tests![
 ];
 
 /// Unmounts what a test has mounted in its own directory.
-struct Mounted(PathBuf);
+pub struct Mounted(pub PathBuf);
 
 impl Mounted {
-    fn tmpfs(dir: &Path) -> Outcome<Mounted> {
+    /// A tmpfs in a directory that is made for it.
+    pub fn tmpfs(dir: &Path) -> Outcome<Mounted> {
         fs::create_dir_all(dir)?;
         mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some("size=16m"))?;
         Ok(Mounted(dir.to_owned()))
@@ -60,27 +61,31 @@ impl Drop for Mounted {
     }
 }
 
-fn tmpfs(destination: &str) -> Value {
+/// An entry of `mounts`: a tmpfs.
+pub fn tmpfs(destination: &str) -> Value {
     json!({"destination": destination, "type": "tmpfs", "source": "tmpfs"})
 }
 
-fn bind(source: &Path, destination: &str, options: &[&str]) -> Value {
+/// An entry of `mounts`: a bind.
+pub fn bind(source: &Path, destination: &str, options: &[&str]) -> Value {
     json!({"destination": destination, "type": "bind", "source": source.to_string_lossy(), "options": options})
 }
 
 /// A directory of the test with a file in it.
-fn volume(case: &Case, name: &str) -> Outcome<PathBuf> {
+pub fn volume(case: &Case, name: &str) -> Outcome<PathBuf> {
     let dir = case.dir.join(name);
     fs::create_dir_all(&dir)?;
     fs::write(dir.join("file"), "content")?;
     Ok(dir)
 }
 
-fn has(mount: &Value, list: &str, option: &str) -> bool {
+/// Whether an option is in one of the lists of a mount: `options`, or `super` for those of the file system.
+pub fn has(mount: &Value, list: &str, option: &str) -> bool {
     mount.get(list).and_then(Value::as_array).is_some_and(|all| all.contains(&json!(option)))
 }
 
-fn propagates(seen: &Seen, destination: &str, kind: &str) -> Check {
+/// The topmost mount at a destination has to spread like this: shared, master, unbindable.
+pub fn propagates(seen: &Seen, destination: &str, kind: &str) -> Check {
     let mount = seen.mount(destination)?;
     let tags = mount.get("propagation").and_then(Value::as_array).cloned().unwrap_or_default();
     let found = tags.iter().any(|tag| tag.as_str().is_some_and(|tag| tag.split(':').next() == Some(kind)));

@@ -44,6 +44,8 @@ tests![
     a_device_is_not_moved_back,
     a_virtual_device_is_gone_when_poststop_hooks_run,
     a_namespace_may_belong_to_another_user_namespace,
+    a_container_with_a_user_namespace_gets_devices_and_gives_them_back_after_an_error,
+    a_user_without_rights_moves_no_devices,
     hooks_of_create_find_the_devices_in_place,
     a_sysctl_of_a_moved_device_is_set,
 ];
@@ -586,6 +588,45 @@ fn a_namespace_may_belong_to_another_user_namespace(case: &Case) -> Outcome {
     })();
     kill(Pid::from_raw(holder), Signal::SIGKILL)?;
     moved
+}
+
+/// In a new user namespace whose root is ours.
+fn in_user_namespace(bundle: Bundle) -> Bundle {
+    let ids = json!([{"containerID": 0, "hostID": 0, "size": 65536}]);
+    let bundle = bundle.with("/linux/namespaces/-", json!({"type": "user"}));
+    bundle.with("/linux/uidMappings", ids.clone()).with("/linux/gidMappings", ids)
+}
+
+fn a_container_with_a_user_namespace_gets_devices_and_gives_them_back_after_an_error(case: &Case) -> Outcome {
+    let network = Network::new(case)?;
+    network.veth_with_addresses("v0")?;
+    let bundle = || -> Outcome<_> { Ok(in_user_namespace(bundle(case, json!({"v0": {"name": "eth0"}}))?)) };
+    back(&network, || {
+        let output = bundle()?.args(&["/no/such/program"]).run(case)?;
+        ensure!(output.status != 0, "it ran: {output}");
+        Ok(())
+    })?;
+    let seen = bundle()?.probe(&["--network"]).see(case)?;
+    seen.is("/network/eth0/up", &json!(true))?;
+    ensure!(seen.get("/network/eth0/addresses/4").is_string(), "addresses are missing: {}", seen.get("/network"));
+    Ok(())
+}
+
+fn a_user_without_rights_moves_no_devices(case: &Case) -> Outcome {
+    let network = Network::new(case)?;
+    routed(&network, "a")?;
+    let ids = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    let bundle = in_user_namespace(bundle(case, json!({"a": {}}))?);
+    let bundle = bundle.with("/linux/uidMappings", ids.clone()).with("/linux/gidMappings", ids);
+    bundle.write()?;
+    unchanged(&network, None, || {
+        let output = case.runtime(&bundle.run_arguments()).user(1000).go()?;
+        ensure!(output.status != 0, "it ran: {output}");
+        if case.machine.is_corten() {
+            output.fails(1, "config.json: /linux/netDevices: ")?;
+        }
+        Ok(())
+    })
 }
 
 fn hooks_of_create_find_the_devices_in_place(case: &Case) -> Outcome {

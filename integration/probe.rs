@@ -7,6 +7,7 @@
 //! ```text
 //! --read PATH   contents or errno          --write PATH      errno of opening for writing (a directory: of creating)
 //! --stat PATH   type, mode, owner, ...     --list PATH       names in a directory
+//! --label PATH  its SELinux label
 //! --open PATH   errno of opening O_RDWR    --mknod PATH:c:MAJ:MIN   errno of making (and removing) a device node
 //! --try MODE:PATH         errno of opening for r, w or rw
 //! --syscall NR[,ARG...]   errno or return value, made in a child so that a lethal filter is reported as a signal
@@ -15,6 +16,7 @@
 //! --write-self-exe        tries to open the running executables for writing (nothing is written)
 //! --put PATH=TEXT         writes TEXT into PATH
 //! --notify TEXT           sends TEXT to $NOTIFY_SOCKET
+//! --make PATH             makes a new file and tells its status or the errno
 //! --stdin                 adds what stdin holds    --out FILE    prints into FILE instead (for hooks)
 //! --network               adds the network devices
 //! --quiet  --hold  --sleep SECONDS  --wait-signal N  --signal-self N  --exit N
@@ -170,8 +172,8 @@ impl Request {
                 "--wait-signal" => request.wait_signal = value().parse().ok(),
                 "--signal-self" => request.signal_self = value().parse().ok(),
                 "--exit" => request.exit = value().parse().unwrap_or(98),
-                "--read" | "--write" | "--stat" | "--list" | "--open" | "--try" | "--mknod" | "--syscall" | "--put"
-                | "--attack-exe" | "--spy" => {
+                "--read" | "--write" | "--stat" | "--list" | "--label" | "--open" | "--try" | "--mknod"
+                | "--syscall" | "--put" | "--make" | "--attack-exe" | "--spy" => {
                     let value = value();
                     request.actions.push((option, value));
                 }
@@ -191,6 +193,7 @@ impl Request {
                 "--write" => json!(write_attempt(argument)),
                 "--stat" => stat(argument),
                 "--list" => list(argument),
+                "--label" => label(argument),
                 "--open" => json!(outcome(
                     OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(argument)
                 )),
@@ -207,6 +210,10 @@ impl Request {
                         OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()))
                     ))
                 }
+                "--make" => match File::create_new(argument) {
+                    Ok(_) => stat(argument),
+                    Err(error) => json!({"errno": errno_name(&error)}),
+                },
                 "--attack-exe" => attack_executables(argument),
                 "--spy" => spy(argument),
                 _ => json!(in_a_child(argument)),
@@ -295,9 +302,13 @@ fn facts(args: &[String]) -> Map<String, Value> {
         "uts": uts(),
         "oom_score_adj": read_trimmed("/proc/self/oom_score_adj").and_then(|text| text.parse::<i32>().ok()),
         "namespaces": namespaces(),
+        "owners": namespace_owners(),
+        "clocks": clocks(),
         "mounts": mounts(),
         "signals": signals(),
         "process": process(),
+        "scheduler": scheduler(),
+        "memory_policy": memory_policy(),
         "dev": Path::new("/dev").is_dir().then(|| devices(Path::new("/dev"))),
         "cgroup": fs::read_to_string("/proc/self/cgroup").ok(),
         "cpus_allowed": affinity(),
@@ -474,6 +485,38 @@ fn namespaces() -> Value {
         .into()
 }
 
+/// The inode of the user namespace that each namespace belongs to, or why it is not told.
+fn namespace_owners() -> Value {
+    use std::os::fd::AsRawFd as _;
+    use std::os::fd::FromRawFd as _;
+    const NS_GET_USERNS: c_ulong = 0xb701;
+    ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"]
+        .iter()
+        .map(|name| {
+            let owner = File::open(format!("/proc/self/ns/{name}")).and_then(|namespace| {
+                // SAFETY: NS_GET_USERNS takes no argument and returns a new descriptor, which nobody else knows of.
+                match unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS as _) } {
+                    -1 => Err(io::Error::last_os_error()),
+                    fd => unsafe { File::from_raw_fd(fd) }.metadata(),
+                }
+            });
+            ((*name).to_owned(), owner.map_or_else(|error| json!(errno_name(&error)), |owner| json!(owner.ino())))
+        })
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+/// The two clocks that a time namespace shifts, in seconds.
+fn clocks() -> Value {
+    let seconds = |clock| {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the kernel writes one timespec.
+        unsafe { libc::clock_gettime(clock, &raw mut time) };
+        json!(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9)
+    };
+    json!({"monotonic": seconds(libc::CLOCK_MONOTONIC), "boottime": seconds(libc::CLOCK_BOOTTIME)})
+}
+
 /// /proc/self/mountinfo, field by field; null without /proc.
 fn mounts() -> Value {
     let Ok(text) = fs::read_to_string("/proc/self/mountinfo") else {
@@ -536,6 +579,37 @@ fn process() -> Value {
     }
 }
 
+/// sched_getattr(2), less the clamps of utilisation.
+fn scheduler() -> Value {
+    let mut words = [0_u32; 14];
+    // SAFETY: the kernel writes at most the number of bytes it is told.
+    let status = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, words.as_mut_ptr(), size_of_val(&words), 0) };
+    if status != 0 {
+        return json!({"errno": format!("{:?}", Errno::last())});
+    }
+    let [_, policy, flags, flags_high, nice, priority, times @ ..] = words;
+    let long = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    json!({
+        "policy": policy, "flags": long(flags, flags_high), "nice": nice.cast_signed(), "priority": priority,
+        "runtime": long(times[0], times[1]), "deadline": long(times[2], times[3]), "period": long(times[4], times[5]),
+    })
+}
+
+/// get_mempolicy(2): the mode with its flags, and the nodes.
+fn memory_policy() -> Value {
+    let mut mode: c_int = -1;
+    let mut nodes = [0_u64; 512];
+    // SAFETY: the kernel writes an int and at most the number of bits it is told.
+    let status = unsafe {
+        libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, nodes.as_mut_ptr(), size_of_val(&nodes) * 8, 0, 0)
+    };
+    if status != 0 {
+        return json!({"errno": format!("{:?}", Errno::last())});
+    }
+    let set = |node: &usize| nodes.get(node / 64).is_some_and(|word| word & (1 << (node % 64)) != 0);
+    json!({"mode": mode, "nodes": (0..32768).filter(set).collect::<Vec<usize>>()})
+}
+
 fn affinity() -> Value {
     let mut bits = [0_u64; 128];
     // SAFETY: the kernel writes at most the number of bytes it is told.
@@ -547,10 +621,11 @@ fn affinity() -> Value {
     json!((0..8192).filter(set).collect::<Vec<usize>>())
 }
 
-/// The kernel's description of the session keyring (type;uid;gid;permissions;name), or the errno.
+/// The kernel's description of the session keyring (type;uid;gid;permissions;name) and its label, or the errno.
 fn session_keyring() -> Value {
     const KEYCTL_GET_KEYRING_ID: c_int = 0;
     const KEYCTL_DESCRIBE: c_int = 6;
+    const KEYCTL_GET_SECURITY: c_int = 17;
     const KEY_SPEC_SESSION_KEYRING: c_int = -3;
     let mut text = [0_u8; 512];
     // SAFETY: the kernel writes at most the number of bytes it is told.
@@ -561,8 +636,25 @@ fn session_keyring() -> Value {
     if id < 0 || length < 0 {
         return json!({"errno": format!("{:?}", Errno::last())});
     }
-    let end = text.iter().position(|byte| *byte == 0).unwrap_or(0);
-    json!({"serial": id, "description": String::from_utf8_lossy(text.get(..end).unwrap_or_default())})
+    let mut security = [0_u8; 512];
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_SECURITY, id, security.as_mut_ptr(), security.len()) };
+    json!({"serial": id, "description": until_nul(&text), "label": until_nul(&security)})
+}
+
+/// The attribute security.selinux of a file.
+fn label(path: &str) -> Value {
+    let Ok(path) = CString::new(path) else { return Value::Null };
+    let mut text = [0_u8; 512];
+    // SAFETY: the kernel writes at most the number of bytes it is told, and both strings end in NUL.
+    let length = unsafe {
+        libc::lgetxattr(path.as_ptr(), c"security.selinux".as_ptr(), text.as_mut_ptr().cast(), text.len() - 1)
+    };
+    if length < 0 { json!({"errno": format!("{:?}", Errno::last())}) } else { json!(until_nul(&text)) }
+}
+
+fn until_nul(text: &[u8]) -> String {
+    String::from_utf8_lossy(text.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 
 /// Every node below /dev: path to type, device number, mode, owner, link target.

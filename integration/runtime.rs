@@ -47,7 +47,8 @@ fn reaper() -> &'static Reaper {
 /// The statuses of all children that have ended, in the form of a shell: 128 + n for signal n.
 #[derive(Default)]
 struct Reaper {
-    ended: Mutex<HashMap<i32, i32>>,
+    /// By pid, with the time: the number may have belonged to another process before.
+    ended: Mutex<HashMap<i32, (i32, Instant)>>,
     changed: Condvar,
 }
 
@@ -62,14 +63,17 @@ impl Reaper {
         Ok(pid)
     }
 
-    /// Waits until a process has ended.
-    fn wait(&self, pid: i32, timeout: Duration) -> Option<i32> {
+    /// Waits until a process that was started after `since` has ended.
+    fn wait(&self, pid: i32, since: Instant, timeout: Duration) -> Option<i32> {
+        let status = |ended: &HashMap<i32, (i32, Instant)>| {
+            ended.get(&pid).filter(|(_, when)| *when >= since).map(|(status, _)| *status)
+        };
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let (ended, _) = self
             .changed
-            .wait_timeout_while(ended, timeout, |ended| !ended.contains_key(&pid))
+            .wait_timeout_while(ended, timeout, |ended| status(ended).is_none())
             .unwrap_or_else(PoisonError::into_inner);
-        ended.get(&pid).copied()
+        status(&ended)
     }
 
     fn reap(&self) {
@@ -84,7 +88,7 @@ impl Reaper {
                         Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
                         _ => continue,
                     };
-                    ended.insert(pid.as_raw(), status);
+                    ended.insert(pid.as_raw(), (status, Instant::now()));
                     self.changed.notify_all();
                 }
                 // Without children there is nothing to wait for until one is started.
@@ -110,7 +114,14 @@ impl Case<'_> {
 
     /// The same with further global options before the command.
     pub fn runtime_with<S: AsRef<OsStr>>(&self, globals: &[&str], arguments: &[S]) -> Invocation<'_> {
-        let mut invocation = self.program(&self.machine.runtime);
+        let user = self.user.load(Ordering::Relaxed);
+        let mut invocation = match user {
+            0 => self.program(&self.machine.runtime),
+            user => self
+                .program(&self.machine.tmp.join("runtime"))
+                .user(user)
+                .env("XDG_RUNTIME_DIR", &self.dir.join("run").to_string_lossy()),
+        };
         invocation.command.arg("--root").arg(self.root());
         if self.machine.caller.systemd {
             invocation.command.arg("--systemd-cgroup");
@@ -171,10 +182,11 @@ impl Case<'_> {
         let mut arguments: Vec<&OsStr> = command.iter().map(OsStr::new).collect();
         arguments.extend([OsStr::new("--pid-file"), pid_file.as_os_str()]);
         arguments.extend([OsStr::new("--bundle"), bundle.dir.as_os_str(), OsStr::new(&id)]);
+        let begun = Instant::now();
         let output = self.run(&arguments)?.succeeds()?;
         let text = fs::read_to_string(&pid_file)?;
         let pid = text.parse().map_err(|_| format!("the pid file holds {text:?}"))?;
-        Ok(Container { case: self, id, pid, output })
+        Ok(Container { case: self, id, pid, begun, output })
     }
 }
 
@@ -264,13 +276,14 @@ impl Invocation<'_> {
         let [stdout, stderr] = [open(&paths[0])?, open(&paths[1])?];
         self.command.stdin(self.stdin.take().map_or_else(Stdio::null, Stdio::from)).stdout(stdout).stderr(stderr);
         let told = format!("{:?}", self.command.get_args().collect::<Vec<_>>());
+        let begun = Instant::now();
         let pid = reaper().spawn(&mut self.command).map_err(|error| format!("start {told}: {error}"))?;
         let left = self.case.deadline.saturating_duration_since(Instant::now());
-        let status = reaper().wait(pid, self.case.patience(self.timeout).min(left));
+        let status = reaper().wait(pid, begun, self.case.patience(self.timeout).min(left));
         if status.is_none() {
             // Only a process that this harness has started, and that has not been reaped, is killed.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            reaper().wait(pid, Duration::from_secs(5));
+            reaper().wait(pid, begun, Duration::from_secs(5));
         }
         let [out, err] = paths.each_ref().map(|path| fs::read(path).unwrap_or_default());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -352,8 +365,18 @@ pub struct Container<'c> {
     pub id: String,
     /// Its pid as the pid file has it.
     pub pid: i32,
+    /// Before it was created.
+    begun: Instant,
     /// What the create command printed.
     pub output: Output,
+}
+
+impl<'c> Container<'c> {
+    /// One that the test has made by itself, with the output of the command that did.
+    pub fn adopt(case: &'c Case<'c>, id: &str, pid: i32, output: Output) -> Container<'c> {
+        // What has ended before the test began was another process.
+        Container { case, id: id.to_owned(), pid, begun: case.begun, output }
+    }
 }
 
 impl Container<'_> {
@@ -383,7 +406,7 @@ impl Container<'_> {
 
     /// Waits for the end of its process; returns its status.
     pub fn wait(&self) -> Outcome<i32> {
-        let status = reaper().wait(self.pid, self.case.patience(Duration::from_secs(10)));
+        let status = reaper().wait(self.pid, self.begun, self.case.patience(Duration::from_secs(10)));
         status.ok_or_else(|| format!("the process {} of {} does not end", self.pid, self.id).into())
     }
 

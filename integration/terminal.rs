@@ -141,6 +141,12 @@ fn bundle(case: &Case) -> Outcome<Bundle> {
     Ok(bundle.with("/process/terminal", json!(true)))
 }
 
+/// Runs a bundle in the foreground of a terminal, which has to show a text.
+pub fn shows(case: &Case, bundle: &Bundle, text: &str) -> Outcome {
+    let user = User::new(24, 80)?;
+    at_terminal(case, &user, bundle, || user.reads(text).map(drop))?.succeeds().map(drop)
+}
+
 /// Runs a bundle in the foreground of a terminal while the user does something.
 fn at_terminal(case: &Case, user: &User, bundle: &Bundle, acts: impl FnOnce() -> Outcome) -> Outcome<Output> {
     bundle.write()?;

@@ -9,6 +9,8 @@ use crate::namespaces::{self, Existing, Visit};
 use crate::netdev::Transfer;
 use crate::notify_socket::{self, Activation, Proxy};
 use crate::plan::{self, Plan};
+use crate::procfs::Procfs;
+use crate::rdt::Group;
 use crate::rootfs::mounts::Mount;
 use crate::rootfs::sources::Sources;
 use crate::seccomp::{self, Filter};
@@ -16,7 +18,7 @@ use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Record, Root, Sta
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use crate::terminal::{Destination, Way, connect_to};
-use crate::{delete, files, hooks, log, pidfile, userns};
+use crate::{delete, files, hooks, log, nofile, pidfile, scheduling, userns};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -81,6 +83,7 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
         process.console_size = Some(size);
     }
     let (console, theirs) = way.map_or((None, None), |way| (way.ours, Some(way.theirs)));
+    let existing = open_namespaces(&plan)?;
     let root = Root::make(root)?;
     let layout = Layout::detect()?;
 
@@ -90,10 +93,15 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
         Ok(notify) => notify,
         Err(error) => return Err(remove_state(&container, error)),
     };
-    let (record, entrance) = match make_cgroups(&layout, &plan, &container, args, &caller) {
+    let (mut record, entrance) = match make_cgroups(&layout, &plan, &container, args, &caller) {
         Ok(made) => made,
         Err(error) => return Err(remove_state(&container, error)),
     };
+    if let (Some(config), Some(group)) = (&plan.rdt, &mut record.rdt)
+        && let Err(error) = group.make(config)
+    {
+        return Err(undo(&container, &record, None, None, false, None, error));
+    }
     let mut launch = Launch {
         args,
         plan: &plan,
@@ -107,7 +115,7 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
         outputs: hooks::Outputs::default(),
         hooks: false,
     };
-    match launch.run(entrance, theirs) {
+    match launch.run(entrance, theirs, existing) {
         Ok(socket) => {
             let Some((pid, pidfd)) = launch.child else {
                 return Err(Error::new("no process was made"));
@@ -136,8 +144,8 @@ fn add_notify_socket(plan: &mut Plan, container: &Container, mode: Mode) -> Resu
     if mode == Mode::Create { Ok(None) } else { Proxy::listen(container) }
 }
 
-/// Decides on the cgroups, writes that down, and only then makes them (rule R18). Another corten that removes a parent
-/// which has become empty may come in between: then it is decided anew.
+/// Decides on cgroups and resctrl groups, writes that down, and only then makes the cgroups (rule R18). Another corten that
+/// removes a parent which has become empty may come in between: then it is decided anew.
 fn make_cgroups(
     layout: &Layout,
     plan: &Plan,
@@ -145,9 +153,10 @@ fn make_cgroups(
     args: &CreateArgs,
     caller: &Caller,
 ) -> Result<(Record, Entrance)> {
+    let rdt = plan.rdt.as_ref().map(|config| config.locate(&args.id)).transpose()?;
     let mut tries = 0;
     loop {
-        let mut record = Record::new(args, plan, Cgroups::locate(layout, &plan.cgroup, &args.id)?);
+        let mut record = Record::new(args, plan, Cgroups::locate(layout, &plan.cgroup, &args.id)?, rdt.clone());
         container.write_record(&record)?;
         match record.cgroups.make(&plan.cgroup.resources) {
             Ok(entrance) => return Ok((record, entrance)),
@@ -190,12 +199,14 @@ struct Launch<'a> {
 }
 
 impl<'a> Launch<'a> {
-    fn run(&mut self, entrance: Entrance, console: Option<Destination>) -> Result<Socket> {
+    fn run(&mut self, entrance: Entrance, console: Option<Destination>, existing: Vec<Existing>) -> Result<Socket> {
         let (plan, cgroups) = (self.plan, &self.record.cgroups);
         let cgroup = entrance.into;
         let pidfd_socket = self.args.pidfd_socket.as_deref().map(connect_to).transpose()?;
         let (socket, child_socket) = sync::pair()?;
-        let mut init = self.prepare(child_socket, console, entrance.tasks)?;
+        let nofile = nofile::raise(plan.rootfs.descriptors() + u64::from(self.passed))?;
+        let mut init = self.prepare(child_socket, console, entrance.tasks, existing)?;
+        init.nofile = nofile;
         if self.caller.may_mount {
             // A process that is about to be visible in a container must not be open to its tracers (rule R11). Without
             // privileges the kernel would then not let us map its ids, and it comes after that.
@@ -215,6 +226,9 @@ impl<'a> Launch<'a> {
         self.outputs = std::mem::take(&mut init.outputs);
         // Above all its end of the socket: as long as we hold it there is no EOF.
         sys::close_together(init.into_descriptors());
+        if let Some(limit) = nofile {
+            limit.give_back()?;
+        }
         self.settle(&socket)?;
 
         // Beside the child, which is building its root file system.
@@ -231,8 +245,11 @@ impl<'a> Launch<'a> {
             true => Ok(()),
             false => cgroups.limit(&entrance.later, &plan.cgroup.resources, cgroup.as_ref().map(AsFd::as_fd)),
         };
+        if let Some((pid, _)) = &self.child {
+            scheduling::free_affinity(*pid);
+        }
         if !plan.namespaces.hands_over() {
-            self.container.write_init(InitProcess::of_child(pid)?)?;
+            self.register(pid)?;
         }
         limited?;
         if !plan.net_devices.is_empty() {
@@ -256,19 +273,27 @@ impl<'a> Launch<'a> {
     }
 
     /// What the child needs is opened before the clone and inherited (rule R2: it cannot be opened after).
-    fn prepare(&self, socket: Socket, console: Option<Destination>, tasks: Vec<OwnedFd>) -> Result<Init<'a>> {
+    fn prepare(
+        &self,
+        socket: Socket,
+        console: Option<Destination>,
+        tasks: Vec<OwnedFd>,
+        existing: Vec<Existing>,
+    ) -> Result<Init<'a>> {
         let (plan, cgroups) = (self.plan, &self.record.cgroups);
         let filter = plan.seccomp.as_ref().map(seccomp::filter).transpose()?;
         let start = match self.mode {
             Mode::Create => Some(sync::listen_for_start(self.container.directory(), EARLY_START_SOCKET)?),
             Mode::Detached | Mode::Foreground => None,
         };
-        let existing = open_namespaces(plan)?;
         let userns = existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWUSER);
         let ids = match userns {
             Some(userns) => Some(userns::mappings_of(userns.fd.as_fd())?),
             None => plan.ids.clone(),
         };
+        if let (Some(process), Some(ids)) = (&plan.process, ids.as_ref().filter(|_| userns.is_some())) {
+            process.check_ids(ids, "config.json: /process")?;
+        }
         let restrictions = init::restrictions(plan, &self.caller, ids.as_ref(), &existing, cgroups);
         let sources = match self.caller.may_mount {
             true => Some(Sources::open(&plan.rootfs, &restrictions)?),
@@ -284,6 +309,8 @@ impl<'a> Launch<'a> {
             wait: start.is_some() || is_asked_for || filter.as_ref().is_some_and(Filter::notifies),
             start,
             sources,
+            // A procfs belongs to the owner of its PID namespace. What it shows of others is the reader's own.
+            procfs: if self.lends_procfs() { Some(Procfs::open(true)?) } else { None },
             existing,
             ids,
             console,
@@ -294,7 +321,15 @@ impl<'a> Launch<'a> {
             keyring: keyring_name(&self.args.id, self.args.no_new_keyring)?,
             no_pivot: self.args.no_pivot,
             preserve_fds: self.passed,
+            nofile: None,
         })
+    }
+
+    /// Whether the child, in a user namespace that does not own its PID namespace, needs our procfs for its sysctls.
+    fn lends_procfs(&self) -> bool {
+        let namespaces = &self.plan.namespaces;
+        let may_not = namespaces.has(CloneFlags::CLONE_NEWUSER) && !namespaces.creates(CloneFlags::CLONE_NEWPID);
+        self.caller.may_mount && may_not && !self.plan.sysctls.is_empty()
     }
 
     /// Makes the child, in namespaces that belong to its user namespace, if it gets a new one.
@@ -413,9 +448,15 @@ impl<'a> Launch<'a> {
         if let Some((first, _)) = self.child.replace((pid, pidfd)) {
             let _ = nix::sys::wait::waitpid(first, None);
         }
-        self.container.write_init(InitProcess::of_child(pid)?)?;
+        self.register(pid)?;
         let _ = socket.send(&Message::Adopted);
         Ok(())
+    }
+
+    /// Writes the pid of init where it belongs.
+    fn register(&self, pid: Pid) -> Result<()> {
+        self.container.write_init(InitProcess::of_child(pid)?)?;
+        self.record.rdt.as_ref().map_or(Ok(()), |group| group.assign(pid))
     }
 
     /// A child that ended without a word was killed, most likely for lack of memory.
@@ -491,7 +532,9 @@ fn undo(
             pidfile::remove(file, *pid);
         }
     }
-    if let Err(left) = delete::remove_all(container, record, child.is_some()) {
+    let removed = delete::remove_all(container, record, child.is_some());
+    let undone = record.rdt.as_ref().map_or(Ok(()), Group::undo);
+    for left in [removed, undone].into_iter().filter_map(Result::err) {
         error = error.hint(format!("and undoing it failed: {left}"));
     }
     if hooks {

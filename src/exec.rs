@@ -90,7 +90,11 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
 fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Process> {
     if let Some(file) = &args.process {
         let bytes = plan::read_config(file)?;
-        let given = plan::parse_process(&bytes, &file.display().to_string())?;
+        let mut given = plan::parse_process(&bytes, &file.display().to_string())?;
+        if given.oom_score_adj().is_none() {
+            // As runc does: an engine protects itself from the OOM killer, and what it executes must not inherit that.
+            given.set_oom_score_adj(record.process.as_ref().and_then(|process| process.oom_score_adj()));
+        }
         return Process::new(&given, &format!("{}: ", file.display()));
     }
     if words.is_empty() {
@@ -188,8 +192,6 @@ struct Joined {
     visit: Visit,
     /// Without a mount namespace of its own the container only has another root.
     root: Option<OwnedFd>,
-    /// Whether its user namespace lets nobody change his groups.
-    groups_are_fixed: bool,
 }
 
 impl Joined {
@@ -207,11 +209,10 @@ impl Joined {
                 Some(files::open(Path::new(&root), directory).context(|| "open the container's root")?)
             }
         };
-        let groups_are_fixed = namespaces.contains(CloneFlags::CLONE_NEWUSER)
-            && files::read_text(Path::new(&format!("/proc/{}/setgroups", init.pid)))?.trim() == "deny";
         // Nothing more is cloned afterwards, so there is no way back to take from the PID namespace.
         let visit = Visit::prepare(before & CloneFlags::CLONE_NEWNS)?;
-        Ok(Joined { init_pidfd, before, after: namespaces & !before, visit, root, groups_are_fixed })
+        // Not `& !before`, which would drop the flags that nix does not know.
+        Ok(Joined { init_pidfd, before, after: namespaces.difference(before), visit, root })
     }
 
     fn enter(&self) -> Result<()> {
@@ -243,7 +244,10 @@ impl Exec<'_> {
         let entrance = record.cgroups.below(&args.cgroup)?.enter()?;
         let (socket, child_socket) = sync::pair()?;
         let notifies = filter.as_ref().is_some_and(Filter::notifies);
-        let wait = args.pid_file.is_some() || args.pidfd_socket.is_some() || self.process.oom_score_adj.is_some();
+        let wait = args.pid_file.is_some()
+            || args.pidfd_socket.is_some()
+            || self.process.oom_score_adj.is_some()
+            || record.rdt.is_some();
         let child = Child {
             exec: self,
             joined,
@@ -254,6 +258,7 @@ impl Exec<'_> {
             keyring,
             wait: wait || notifies,
         };
+        self.process.attributes.set_initial_affinity()?;
         if self.caller.may_mount {
             nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
         }
@@ -279,6 +284,9 @@ impl Exec<'_> {
         }
         if let Some(file) = &args.pid_file {
             pidfile::write(file, *pid)?;
+        }
+        if let Some(group) = &record.rdt {
+            group.assign(*pid)?;
         }
         if let Some(socket) = &pidfd_socket {
             sys::send_with_fd(socket.as_fd(), b"pidfd", pidfd.as_fd()).context(|| "send the pidfd")?;
@@ -358,15 +366,21 @@ impl Child<'_> {
         die_with_parent()?;
         nix::unistd::setsid().context(|| "setsid")?;
         cgroups::join(&self.tasks)?;
-        self.join()?;
+        self.exec.process.attributes.set_final_affinity()?;
+        let groups_are_fixed = self.join()?;
         if let Some(root) = &self.joined.root {
             rootfs::change_root(root.as_fd())?;
         }
         umask(Mode::empty());
         let process = self.exec.process;
         let terminal = self.console.as_ref().map(|console| self.make_terminal(console)).transpose()?;
+        // In the container's PID namespace, but out of reach of its mounts.
+        if let Some(procfs) = process.labels.open()? {
+            process.labels.set(&procfs, self.keyring.is_some())?;
+        }
         let confinement = Confinement {
             process,
+            attributes: &self.exec.record.attributes,
             filter: self.filter.as_ref(),
             keyring: self.keyring.as_deref(),
             ignored_signals: self.exec.caller.ignored_signals,
@@ -374,7 +388,7 @@ impl Child<'_> {
             preserve_fds: self.exec.args.preserve_fds,
             terminal: terminal.as_ref(),
             keep_groups: self.exec.record.keeps_groups(),
-            groups_are_fixed: self.joined.groups_are_fixed,
+            groups_are_fixed,
             socket: &self.socket,
         };
         let ready = confinement.apply(&[self.socket.as_fd()])?;
@@ -386,15 +400,16 @@ impl Child<'_> {
         Err(ready.execute())
     }
 
-    /// Joins the rest of the container's namespaces.
-    fn join(&self) -> Result<()> {
+    /// Joins the rest of the container's namespaces; whether its user namespace lets nobody change his groups.
+    fn join(&self) -> Result<bool> {
         let joined = &self.joined;
         if joined.after.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         sys::setns(joined.init_pidfd.as_fd(), joined.after)
             .context(|| format!("join the container: setns(pidfd, {:?})", joined.after))?;
-        if joined.after.contains(CloneFlags::CLONE_NEWUSER) {
+        let has_userns = joined.after.contains(CloneFlags::CLONE_NEWUSER);
+        if has_userns {
             userns::become_root(self.exec.process.uid, self.exec.process.gid)?;
             nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
             die_with_parent()?;
@@ -402,7 +417,7 @@ impl Child<'_> {
         if joined.after.contains(CloneFlags::CLONE_NEWPID) {
             self.hand_over()?;
         }
-        Ok(())
+        Ok(has_userns && !sys::may_set_groups())
     }
 
     /// A PID namespace that this process has joined is only for its children.

@@ -18,14 +18,13 @@ use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use crate::terminal::{self, Destination, Terminal};
 use crate::userns::{self, Mappings};
-use crate::{files, hooks, process, sysctl};
+use crate::{hooks, nofile, process, sysctl};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 /// What the parent has prepared.
 pub struct Init<'a> {
@@ -43,6 +42,8 @@ pub struct Init<'a> {
     pub ids: Option<Mappings>,
     /// None: the parent may not open them.
     pub sources: Option<Sources>,
+    /// For the sysctls, if the child may not make it.
+    pub procfs: Option<Procfs>,
     /// Where the master of the terminal goes.
     pub console: Option<Destination>,
     pub outputs: hooks::Outputs,
@@ -55,6 +56,8 @@ pub struct Init<'a> {
     pub keyring: Option<CString>,
     pub no_pivot: bool,
     pub preserve_fds: u32,
+    /// The caller's limit on descriptors, if it had to be raised.
+    pub nofile: Option<nofile::Limit>,
 }
 
 /// Runs the story; an error is reported to the parent, and after `start` to that.
@@ -74,6 +77,7 @@ impl Init<'_> {
         let mut fds = vec![self.socket.into_fd()];
         fds.extend(self.sources.into_iter().flat_map(Sources::into_descriptors));
         fds.extend(self.start.into_iter().chain(self.console.map(|console| console.socket)).chain(self.tasks));
+        fds.extend(self.procfs.map(Procfs::into_fd));
         fds.extend(self.existing.into_iter().map(|namespace| namespace.fd));
         if let Some(View::Legacy(shown)) = self.view {
             fds.extend(shown.into_iter().map(|shown| shown.tree));
@@ -93,6 +97,8 @@ impl Init<'_> {
             self.socket.send(&Message::Network)?;
         }
         self.set_names()?;
+        // While nothing of the container is mounted yet, or could be in its way (rule R4).
+        let procfs = self.plan.process.as_ref().map(|process| process.labels.open()).transpose()?.flatten();
 
         // Beside this the parent writes the limits and the record.
         umask(Mode::empty());
@@ -106,7 +112,7 @@ impl Init<'_> {
             }
         };
         let root = sources.root.as_fd();
-        let mut tree = Tree::new(root);
+        let mut tree = Tree::new(root, rootfs.mount_label.as_deref());
         if rootfs.pivot {
             rootfs::attach(rootfs, sources)?;
             mounts::attach_all(&mut tree, rootfs, sources)?;
@@ -131,7 +137,15 @@ impl Init<'_> {
         self.run_create_hooks()?;
 
         if !self.plan.sysctls.is_empty() {
-            sysctl::apply(&self.plan.sysctls, &Procfs::open(true)?)?;
+            let opened;
+            let procfs = match &self.procfs {
+                Some(procfs) => procfs,
+                None => {
+                    opened = Procfs::open(true)?;
+                    &opened
+                }
+            };
+            sysctl::apply(&self.plan.sysctls, procfs)?;
         }
         if rootfs.pivot {
             if let Some(null) = &sources.null {
@@ -150,6 +164,9 @@ impl Init<'_> {
             rootfs::finish(rootfs, root)?;
         } else {
             rootfs::change_root(root)?;
+        }
+        if let (Some(process), Some(procfs)) = (&self.plan.process, procfs) {
+            process.labels.set(&procfs, self.keyring.is_some())?;
         }
         self.enter_pid_namespace()?;
         self.become_process(terminal.as_ref(), groups_are_fixed)
@@ -184,11 +201,7 @@ impl Init<'_> {
             namespaces::enter_new_time_namespace()?;
         }
         self.unshare_network()?;
-        if !namespaces.has(CloneFlags::CLONE_NEWUSER) {
-            return Ok(false);
-        }
-        let path = "/proc/self/setgroups";
-        Ok(files::read_text(Path::new(path))?.trim() == "deny")
+        Ok(namespaces.has(CloneFlags::CLONE_NEWUSER) && !sys::may_set_groups())
     }
 
     /// What is made from here on belongs to root in the container. The change of user has disarmed what makes us die with
@@ -272,6 +285,11 @@ impl Init<'_> {
         self.socket.expect(&Message::HooksDone)?;
         let list = self.plan.hooks.create_container().as_deref().unwrap_or_default();
         let state = self.record.to_json(Status::Creating, Some(nix::unistd::getpid()));
+        if let Some(limit) = self.nofile.filter(|_| !list.is_empty()) {
+            limit.give_back()?;
+            hooks::run("createContainer", list, &state, &self.outputs)?;
+            return limit.raise_again();
+        }
         hooks::run("createContainer", list, &state, &self.outputs)
     }
 
@@ -284,15 +302,21 @@ impl Init<'_> {
             return Ok(());
         };
         let what = || format!("join the pid namespace {}", namespace.path.display());
+        let is_late = namespaces::joined_late(&self.existing)?.is_some();
         let keep: Vec<_> = self.kept().chain([namespace.fd.as_fd()]).collect();
         process::close_all_but(&keep, self.preserve_fds).context(what)?;
-        sys::setns(namespace.fd.as_fd(), CloneFlags::CLONE_NEWPID).context(|| "setns").context(what)?;
+        if is_late {
+            sys::setns(namespace.fd.as_fd(), CloneFlags::CLONE_NEWPID).context(|| "setns").context(what)?;
+        }
         self.hand_over(CloneFlags::empty()).context(what)
     }
 
     /// The last part: the container's own process takes over.
     fn become_process(&self, terminal: Option<&Terminal>, groups_are_fixed: bool) -> Result<Infallible> {
         let keep: Vec<_> = self.kept().collect();
+        if let Some(limit) = self.nofile {
+            limit.give_back()?;
+        }
         let ready = match &self.plan.process {
             Some(process) => Some(self.confinement(process, terminal, groups_are_fixed).apply(&keep)?),
             None => None,
@@ -328,6 +352,7 @@ impl Init<'_> {
     ) -> Confinement<'a> {
         Confinement {
             process,
+            attributes: &self.plan.attributes,
             filter: self.filter.as_ref(),
             keyring: self.keyring.as_deref(),
             ignored_signals: self.caller.ignored_signals,
@@ -379,12 +404,13 @@ pub fn restrictions<'a>(
 ) -> Restrictions<'a> {
     let namespaces = &plan.namespaces;
     let in_userns = caller.is_nested || namespaces.has(CloneFlags::CLONE_NEWUSER);
-    let userns = existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWUSER);
+    let find = |kind: CloneFlags| existing.iter().find(|namespace| namespace.kind == kind);
     let unified = cgroups.directories.iter().find(|directory| directory.hierarchy == "unified");
     let shows_cgroup = in_userns && !namespaces.creates(CloneFlags::CLONE_NEWCGROUP);
     Restrictions {
         ids,
-        userns: userns.map(|namespace| namespace.fd.as_fd()),
+        userns: find(CloneFlags::CLONE_NEWUSER).map(|namespace| namespace.fd.as_fd()),
+        pidns: find(CloneFlags::CLONE_NEWPID).map(|namespace| namespace.fd.as_fd()),
         makes_nodes: !in_userns,
         shows_sys: in_userns && !namespaces.creates(CloneFlags::CLONE_NEWNET),
         shows_cgroup: unified.filter(|_| shows_cgroup).map(|directory| directory.path.as_path()),

@@ -19,9 +19,11 @@
 
 use crate::error::{Context, Error, Result};
 use crate::files;
-use crate::sys;
+use crate::sync::{self, Message, Socket};
+use crate::sys::{self, Cloned};
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
+use nix::sys::wait::waitpid;
 use nix::unistd::{chroot, fchdir};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -156,18 +158,41 @@ impl Existing {
         let this = nix::sys::stat::fstat(&self.fd).context(|| "fstat")?;
         Ok((own.st_dev, own.st_ino) == (this.st_dev, this.st_ino))
     }
+
+    /// Whether it belongs to a user namespace.
+    fn belongs_to(&self, userns: &Existing) -> Result<bool> {
+        let owner = match sys::namespace_owner(self.fd.as_fd()) {
+            Err(nix::Error::EPERM) => return Ok(false),
+            other => other.context(|| "ioctl(NS_GET_USERNS)")?,
+        };
+        let (owner, userns) = (nix::sys::stat::fstat(owner), nix::sys::stat::fstat(&userns.fd));
+        Ok(owner.context(|| "fstat")?.st_ino == userns.context(|| "fstat")?.st_ino)
+    }
 }
 
-/// Joins what the child joins at once: everything but a PID namespace. One that the runtime has no right to join may
-/// belong to the user namespace that is joined after it.
+/// The PID namespace that is joined only when the process holds nothing of the host any more, if there is one. Beside an
+/// existing user namespace that does not own it, it must be joined early, while there is the right to.
+pub fn joined_late(existing: &[Existing]) -> Result<Option<&Existing>> {
+    let find = |kind: CloneFlags| existing.iter().find(|namespace| namespace.kind == kind);
+    match (find(CloneFlags::CLONE_NEWPID), find(CloneFlags::CLONE_NEWUSER)) {
+        (Some(pid), Some(user)) => Ok(pid.belongs_to(user)?.then_some(pid)),
+        (pid, None) => Ok(pid),
+        (None, _) => Ok(None),
+    }
+}
+
+/// Joins what the child joins at once: everything but the PID namespace of [`joined_late`]. One that the runtime has no
+/// right to join may belong to the user namespace that is joined after it.
 pub fn join(existing: &[Existing]) -> Result<()> {
     let what = |namespace: &Existing| {
         format!("join the {} namespace {}: setns", name(namespace.kind), namespace.path.display())
     };
     let user = existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWUSER);
+    let has_late = joined_late(existing)?.is_some();
     let mut refused = Vec::new();
     for namespace in existing {
-        if matches!(namespace.kind, CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUSER) {
+        let is_late = namespace.kind == CloneFlags::CLONE_NEWPID && has_late;
+        if is_late || namespace.kind == CloneFlags::CLONE_NEWUSER {
             continue;
         }
         match sys::setns(namespace.fd.as_fd(), namespace.kind) {
@@ -177,6 +202,44 @@ pub fn join(existing: &[Existing]) -> Result<()> {
     }
     for namespace in user.into_iter().chain(refused) {
         sys::setns(namespace.fd.as_fd(), namespace.kind).context(|| what(namespace))?;
+    }
+    Ok(())
+}
+
+/// What a process in an existing PID namespace makes. It is visible in there while it lives, which is for a few system
+/// calls; as the process of an exec it is not dumpable.
+pub fn made_within(pidns: BorrowedFd<'_>, make: impl FnOnce() -> Result<OwnedFd>) -> Result<OwnedFd> {
+    let (ours, theirs) = sync::pair()?;
+    let pid = match sys::clone(CloneFlags::empty(), None).context(|| "clone3")? {
+        Cloned::Parent(pid, _) => pid,
+        Cloned::Child => {
+            sys::close_inherited(ours.as_fd());
+            if let Err(error) = make_within(pidns, &theirs, make) {
+                let _ = theirs.send(&Message::Error(error));
+            }
+            sys::exit(0)
+        }
+    };
+    drop(theirs);
+    let made = ours.expect(&Message::Ready).and_then(|()| {
+        let made = sys::receive_fd(ours.as_fd()).context(|| "receive what was made in the PID namespace")?;
+        made.ok_or_else(|| Error::new("nothing was made in the PID namespace"))
+    });
+    let _ = waitpid(pid, None);
+    made
+}
+
+/// A PID namespace that is joined is only for children, so it takes one more.
+fn make_within(pidns: BorrowedFd<'_>, to: &Socket, make: impl FnOnce() -> Result<OwnedFd>) -> Result<()> {
+    nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
+    sys::setns(pidns, CloneFlags::CLONE_NEWPID).context(|| "setns")?;
+    match sys::clone(CloneFlags::empty(), None).context(|| "clone3")? {
+        Cloned::Parent(pid, _) => drop(waitpid(pid, None)),
+        Cloned::Child => {
+            let made = make()?;
+            to.send(&Message::Ready)?;
+            sys::send_with_fd(to.as_fd(), b"made", made.as_fd()).context(|| "send it")?;
+        }
     }
     Ok(())
 }

@@ -10,9 +10,12 @@ use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::json;
 use crate::log;
+use crate::lsm::Labels;
 use crate::namespaces::{CLONE_NEWTIME, Namespaces};
 use crate::netdev;
+use crate::rdt;
 use crate::rootfs::Rootfs;
+use crate::scheduling::{self, ContainerAttributes, ProcessAttributes};
 use crate::sysctl::{self, Sysctl};
 use crate::terminal::Size;
 use crate::userns::{Mapping, Mappings, to_outside};
@@ -47,6 +50,8 @@ pub struct Plan {
     pub sysctls: Vec<Sysctl>,
     pub cgroup: cgroups::Config,
     pub seccomp: Option<LinuxSeccomp>,
+    pub attributes: ContainerAttributes,
+    pub rdt: Option<rdt::Config>,
     pub hooks: Hooks,
     pub annotations: HashMap<String, String>,
     /// As config.json gives it.
@@ -73,6 +78,8 @@ pub struct Process {
     pub terminal: bool,
     /// The size that its terminal begins with.
     pub console_size: Option<Size>,
+    pub attributes: ProcessAttributes,
+    pub labels: Labels,
 }
 
 /// One resource limit, its number as getrlimit(2) knows it.
@@ -113,17 +120,21 @@ pub fn read_config(path: &Path) -> Result<Vec<u8>> {
 
 /// Parses a configuration.
 pub fn parse(bytes: &[u8]) -> Result<Spec> {
-    parse_with_capabilities(bytes, "config.json", "/process/capabilities")
+    let spec: Spec = parse_leniently(bytes, "config.json", "/process")?;
+    check_io_priority(spec.process().as_ref(), bytes, "config.json: ", "/process")?;
+    Ok(spec)
 }
 
 /// Parses the process of `exec --process`.
 pub fn parse_process(bytes: &[u8], file: &str) -> Result<oci_spec::runtime::Process> {
-    parse_with_capabilities(bytes, file, "/capabilities")
+    let process = parse_leniently(bytes, file, "")?;
+    check_io_priority(Some(&process), bytes, &format!("{file}: "), "")?;
+    Ok(process)
 }
 
 /// A capability that this version has never heard of is worth a warning, not an error (config.md: capabilities), but to
-/// oci-spec it is one; so a document that fails is tried once more without such names.
-fn parse_with_capabilities<T: DeserializeOwned>(bytes: &[u8], name: &str, capabilities: &str) -> Result<T> {
+/// oci-spec it is one, as are some names of the scheduler; so a document that fails is tried once more without these.
+fn parse_leniently<T: DeserializeOwned>(bytes: &[u8], name: &str, process: &str) -> Result<T> {
     let failure = match json::parse(bytes, name) {
         Ok(parsed) => return Ok(parsed),
         Err(failure) => failure,
@@ -131,10 +142,30 @@ fn parse_with_capabilities<T: DeserializeOwned>(bytes: &[u8], name: &str, capabi
     let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else {
         return Err(failure);
     };
-    if !remove_unknown_capabilities(value.pointer_mut(capabilities)) {
+    let Some(process) = value.pointer_mut(process) else {
+        return Err(failure);
+    };
+    if !(remove_unknown_capabilities(process.get_mut("capabilities")) | scheduling::mend(process)) {
         return Err(failure);
     }
     json::parse(&serde_json::to_vec(&value)?, name)
+}
+
+/// The class of an I/O priority is required (config.md: ioPriority), while oci-spec puts one in for a missing one.
+fn check_io_priority(
+    process: Option<&oci_spec::runtime::Process>,
+    bytes: &[u8],
+    whence: &str,
+    pointer: &str,
+) -> Result<()> {
+    if process.is_none_or(|process| process.io_priority().is_none()) {
+        return Ok(());
+    }
+    let pointer = format!("{pointer}/ioPriority/class");
+    match serde_json::from_slice::<Value>(bytes)?.pointer(&pointer) {
+        Some(_) => Ok(()),
+        None => Err(Error::new(format!("{whence}{pointer}: is required"))),
+    }
 }
 
 /// Drops the names that no kernel known to us has, each with a warning; whether there were any.
@@ -159,7 +190,7 @@ impl Plan {
     pub fn new(bundle: PathBuf, mut spec: Spec) -> Result<Plan> {
         check_version(spec.version())?;
         check_annotations(spec.annotations().as_ref())?;
-        refuse_what_is_missing(&spec)?;
+        refuse_other_platforms(&spec)?;
         // oci-spec's default for a missing `linux` has opinions; here it means that everything in it is missing.
         let linux = match spec.linux_mut().take() {
             Some(linux) => linux,
@@ -195,6 +226,8 @@ impl Plan {
             sysctls: sysctl::plan(linux.sysctl().as_ref(), &namespaces, hostname.is_some(), domainname.is_some())?,
             cgroup: cgroups::Config::new(linux.cgroups_path().as_deref(), linux.resources().as_ref())?,
             seccomp: linux.seccomp().clone(),
+            attributes: ContainerAttributes::new(&linux)?,
+            rdt: linux.intel_rdt().as_ref().map(rdt::Config::new).transpose()?,
             oci_version: spec.version().clone(),
             exec_defaults: spec.process().clone(),
             annotations: spec.annotations().clone().unwrap_or_default(),
@@ -218,6 +251,9 @@ impl Plan {
         if !caller.may_mount && !has_userns {
             return Err(Error::new("this user may only run containers with a user namespace")
                 .hint("corten spec --rootless writes a config.json that has one"));
+        }
+        if !caller.may_mount && !self.net_devices.is_empty() {
+            return Err(Error::new("config.json: /linux/netDevices: this user may not move network devices"));
         }
         // Whoever enters a user namespace has every capability there.
         let permitted = if has_userns { u64::MAX } else { caller.permitted };
@@ -323,38 +359,16 @@ fn check_text(text: &str, pointer: &str, max: usize) -> Result<()> {
     Ok(())
 }
 
-/// The properties that this version does not implement are errors, never ignored.
-fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
-    let linux = spec.linux().as_ref();
-    let some = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+/// What has a meaning on another platform only is an error here, never ignored.
+fn refuse_other_platforms(spec: &Spec) -> Result<()> {
     let table = [
         ("/windows", spec.windows().is_some()),
         ("/solaris", spec.solaris().is_some()),
         ("/vm", spec.vm().is_some()),
         ("/zos", spec.zos().is_some()),
-        ("/linux/intelRdt", linux.is_some_and(|l| l.intel_rdt().is_some())),
-        ("/linux/memoryPolicy", linux.is_some_and(|l| l.memory_policy().is_some())),
-        ("/linux/personality", linux.is_some_and(|l| l.personality().is_some())),
-        ("/linux/mountLabel", linux.is_some_and(|l| some(l.mount_label()))),
     ];
     match table.iter().find(|(_, present)| *present) {
-        Some((pointer, _)) => Err(Error::new(format!("config.json: {pointer}: not supported by this version"))),
-        None => Ok(()),
-    }
-}
-
-/// The same for a process, which may also come from a file of `exec`.
-fn refuse_what_is_missing_of_process(process: &oci_spec::runtime::Process, whence: &str) -> Result<()> {
-    let some = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    let table = [
-        ("/apparmorProfile", some(process.apparmor_profile())),
-        ("/selinuxLabel", some(process.selinux_label())),
-        ("/ioPriority", process.io_priority().is_some()),
-        ("/scheduler", process.scheduler().is_some()),
-        ("/execCPUAffinity", process.exec_cpu_affinity().is_some()),
-    ];
-    match table.iter().find(|(_, present)| *present) {
-        Some((field, _)) => Err(Error::new(format!("{whence}{field}: not supported by this version"))),
+        Some((pointer, _)) => Err(Error::new(format!("config.json: {pointer}: is not for Linux"))),
         None => Ok(()),
     }
 }
@@ -399,7 +413,7 @@ impl Process {
     }
 
     /// Every id of the process must be one of its user namespace.
-    fn check_ids(&self, ids: &Mappings, whence: &str) -> Result<()> {
+    pub fn check_ids(&self, ids: &Mappings, whence: &str) -> Result<()> {
         let check = |list: &[Mapping], id: u32, field: &str| match to_outside(list, id) {
             Some(_) => Ok(()),
             None => Err(Error::new(format!("{whence}/user/{field}: {id} is not mapped in the user namespace"))),
@@ -413,7 +427,6 @@ impl Process {
     pub fn new(process: &oci_spec::runtime::Process, whence: &str) -> Result<Process> {
         let bad = |field: &str, why: &str| Error::new(format!("{whence}{field}: {why}"));
         let text = |field: &str, text: &str| CString::new(text).map_err(|_| bad(field, "contains a NUL character"));
-        refuse_what_is_missing_of_process(process, whence)?;
         let args = process.args().as_deref().unwrap_or_default();
         if args.is_empty() {
             return Err(bad("/args", "must have at least one entry"));
@@ -450,6 +463,8 @@ impl Process {
             oom_score_adj,
             terminal: process.terminal().unwrap_or(false),
             console_size: console_size(process, whence)?,
+            attributes: ProcessAttributes::new(process, whence)?,
+            labels: Labels::new(process, whence)?,
         })
     }
 }
@@ -593,6 +608,15 @@ mod tests {
     fn unknown_capabilities_are_dropped() {
         let plan = plan(|c| c["process"]["capabilities"] = json!({"bounding": ["CAP_TEST", "CAP_KILL"]})).unwrap();
         assert_eq!(plan.process.unwrap().capabilities.bounding, 1 << 5);
+    }
+
+    #[test]
+    fn what_only_oci_spec_takes_amiss_is_read() {
+        let scheduler = json!({"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_RESET_ON_FORK"]});
+        assert!(plan(|c| c["process"]["scheduler"] = scheduler).is_ok());
+        assert!(plan(|c| c["process"]["execCPUAffinity"] = json!({"initial": "", "final": "0"})).is_ok());
+        refused(|c| c["process"]["ioPriority"] = json!({"priority": 1}), "/process/ioPriority/class: is required");
+        refused(|c| c["process"]["scheduler"] = json!({"policy": "SCHED_RR"}), "/process/scheduler/priority");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::error::{Context, Error, Result, errno_text};
 use crate::plan::Process;
+use crate::scheduling::ContainerAttributes;
 use crate::seccomp::Filter;
 use crate::sync::{Message, Socket};
 use crate::terminal::Terminal;
@@ -16,6 +17,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 /// What a process is made into.
 pub struct Confinement<'a> {
     pub process: &'a Process,
+    pub attributes: &'a ContainerAttributes,
     pub filter: Option<&'a Filter>,
     /// None: the caller's session keyring stays.
     pub keyring: Option<&'a CStr>,
@@ -54,6 +56,8 @@ impl Confinement<'_> {
         if let Some(name) = self.keyring {
             join_keyring(name)?;
         }
+        // Before the limits, which may leave no descriptor for it.
+        let env = passwd::with_home(&process.env, process.uid)?;
         for limit in &process.rlimits {
             sys::set_rlimit(limit.resource, limit.soft, limit.hard).map_err(|errno| {
                 let error = Error::from(errno)
@@ -61,7 +65,6 @@ impl Confinement<'_> {
                 if errno == Errno::EPERM { error.hint("raising a hard limit needs CAP_SYS_RESOURCE") } else { error }
             })?;
         }
-        let env = passwd::with_home(&process.env, process.uid)?;
         umask(Mode::from_bits_truncate(process.umask));
         if let Some(terminal) = self.terminal {
             terminal.enter(process.uid)?;
@@ -69,6 +72,8 @@ impl Confinement<'_> {
         close_all_but(keep, self.preserve_fds)?;
         // As root first: the directory may be one that only root can reach, and the user is to be in it all the same.
         let entered = self.enter_cwd()?;
+        self.attributes.apply()?;
+        process.attributes.apply()?;
         if process.no_new_privileges {
             nix::sys::prctl::set_no_new_privs().context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
         } else if let Some(filter) = self.filter {
@@ -119,8 +124,8 @@ impl Confinement<'_> {
                 }
             })?;
         }
-        sys::set_gid(process.gid).context(|| format!("setresgid({})", process.gid))?;
-        sys::set_uid(process.uid).context(|| format!("setresuid({})", process.uid))
+        sys::set_gid(process.gid).map_err(|errno| id_error("setresgid", process.gid, errno))?;
+        sys::set_uid(process.uid).map_err(|errno| id_error("setresuid", process.uid, errno))
     }
 
     /// Enters the working directory; false if root may not, which the user is then to try.
@@ -137,6 +142,11 @@ impl Confinement<'_> {
             Err(errno) => Err(cwd_error(cwd, errno)),
         }
     }
+}
+
+fn id_error(call: &str, id: u32, errno: Errno) -> Error {
+    let error = Error::from(errno).context(format!("{call}({id})"));
+    if errno == Errno::EINVAL { error.hint(format!("{id} is not mapped in the user namespace")) } else { error }
 }
 
 /// Closes every descriptor from 3 on but these, and those that the caller wants to pass. A real close, not just

@@ -25,6 +25,11 @@ impl Procfs {
         context.mount(attributes).context(|| "fsmount").context(what).map(Procfs)
     }
 
+    /// The descriptor.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
     /// Opens an existing file in it; it is never created.
     pub fn open_file(&self, path: &str, flags: OFlag) -> Result<OwnedFd> {
         let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY).resolve(

@@ -19,6 +19,7 @@ pub mod sources;
 
 use crate::error::{Context, Error, Result};
 use crate::files;
+use crate::lsm;
 use crate::namespaces::Namespaces;
 use crate::sys::{self, MountAttr, mount_flags};
 use crate::userns::Mappings;
@@ -31,7 +32,7 @@ use oci_spec::runtime::{Linux, Spec};
 use options::Propagation;
 use sources::Sources;
 use std::cell::RefCell;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,7 @@ pub struct Rootfs {
     pub readonly: bool,
     pub propagation: Option<Propagation>,
     pub mounts: Vec<Mount>,
+    pub mount_label: Option<CString>,
     pub devices: Vec<Device>,
     /// Whether /dev is the container's own, and not a bind mount of the host's.
     pub own_dev: bool,
@@ -58,6 +60,8 @@ pub struct Rootfs {
 /// for it. Everything else takes the way of `path`.
 pub struct Tree<'a> {
     pub root: BorrowedFd<'a>,
+    /// `linux.mountLabel`, the SELinux context of file systems that are made.
+    label: Option<&'a CStr>,
     known: Vec<Known>,
     /// Descriptors that have served; see [`Tree::done`].
     used: RefCell<Vec<OwnedFd>>,
@@ -72,8 +76,8 @@ struct Known {
 
 impl<'a> Tree<'a> {
     /// Nothing is mounted in it yet.
-    pub fn new(root: BorrowedFd<'a>) -> Tree<'a> {
-        Tree { root, known: Vec::new(), used: RefCell::default() }
+    pub fn new(root: BorrowedFd<'a>, label: Option<&'a CStr>) -> Tree<'a> {
+        Tree { root, label, known: Vec::new(), used: RefCell::default() }
     }
 
     /// Takes a descriptor that is not needed any more. Everything is closed at once before execve; only if there are many
@@ -197,8 +201,15 @@ impl Rootfs {
             masked: absolute(linux.masked_paths().as_deref(), "/linux/maskedPaths")?,
             read_only: absolute(linux.readonly_paths().as_deref(), "/linux/readonlyPaths")?,
             pivot: namespaces.has(CloneFlags::CLONE_NEWNS),
+            mount_label: lsm::mount_label(linux.mount_label().as_deref())?,
             mounts,
         })
+    }
+
+    /// How many descriptors building it may take at most, apart from those that the caller has open: each mount one, and
+    /// one more if its ids are mapped.
+    pub fn descriptors(&self) -> u64 {
+        256 + 2 * self.mounts.len() as u64 + self.devices.len() as u64
     }
 
     /// Whether the container has a /proc, to which the links in /dev lead.
@@ -242,7 +253,8 @@ pub fn attach(rootfs: &Rootfs, sources: &Sources) -> Result<()> {
     // Even if the way there has changed meanwhile: it is our own copy of the host's mounts that is changed here.
     let target = CString::new(rootfs.path.as_os_str().as_encoded_bytes())?;
     match sys::move_mount(sources.root.as_fd(), AT_FDCWD, &target) {
-        Err(Errno::EACCES) => sys::move_mount(sources.root.as_fd(), AT_FDCWD, c"/"),
+        // Nor may it be there at all, in a mount namespace that was joined.
+        Err(Errno::EACCES | Errno::ENOENT) => sys::move_mount(sources.root.as_fd(), AT_FDCWD, c"/"),
         other => other,
     }
     .context(|| format!("attach the rootfs at {}: move_mount", rootfs.path.display()))
@@ -290,7 +302,7 @@ fn hide_kernels_file_systems(rootfs: &Rootfs) -> Result<()> {
             Err(errno) => return Err(Error::from(errno).context("umount2").context(what())),
         }
         let target = CString::new(place.as_os_str().as_encoded_bytes())?;
-        let cover = masks::empty_directory().context(what)?;
+        let cover = masks::empty_directory(None).context(what)?;
         sys::move_mount(cover.as_fd(), AT_FDCWD, &target).context(|| "move_mount").context(what)?;
     }
     Ok(())

@@ -18,6 +18,8 @@ use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::namespaces::CLONE_NEWTIME;
 use crate::plan::Plan;
+use crate::rdt;
+use crate::scheduling::ContainerAttributes;
 use crate::seccomp::Filter;
 use crate::seccomp::notify::Listener;
 use crate::sys;
@@ -70,6 +72,11 @@ pub struct Record {
     /// Who gets the seccomp listeners of further processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<Listener>,
+    /// What every process of the container has.
+    #[serde(default, skip_serializing_if = "ContainerAttributes::is_empty")]
+    pub attributes: ContainerAttributes,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<rdt::Group>,
     /// What exec takes its defaults from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
@@ -110,7 +117,7 @@ impl std::fmt::Display for Status {
 
 impl Record {
     /// The record of a container that is about to be made.
-    pub fn new(args: &CreateArgs, plan: &Plan, cgroups: Cgroups) -> Record {
+    pub fn new(args: &CreateArgs, plan: &Plan, cgroups: Cgroups, rdt: Option<rdt::Group>) -> Record {
         let namespaces = [
             CloneFlags::CLONE_NEWNS,
             CloneFlags::CLONE_NEWPID,
@@ -139,6 +146,8 @@ impl Record {
             ends_with_init: plan.namespaces.creates(CloneFlags::CLONE_NEWPID),
             keyring: !args.no_new_keyring,
             listener: plan.seccomp.as_ref().and_then(Listener::new),
+            attributes: plan.attributes.clone(),
+            rdt,
             process: plan.exec_defaults.clone(),
             hooks,
         }

@@ -8,6 +8,7 @@
 #[cfg(not(test))]
 mod alloc;
 mod passing;
+pub mod scheduling;
 pub mod tty;
 
 pub use passing::{receive_fd, send_with_fd, take_fd};
@@ -175,6 +176,13 @@ pub fn namespace_type(fd: BorrowedFd<'_>) -> SysResult<CloneFlags> {
     // SAFETY: NS_GET_NSTYPE takes no argument; an fd of another kind answers ENOTTY.
     let kind = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE as _) };
     Errno::result(kind).map(CloneFlags::from_bits_retain)
+}
+
+/// The user namespace that a namespace belongs to: `ioctl(fd, NS_GET_USERNS)`; EPERM when it is none of ours or below.
+pub fn namespace_owner(fd: BorrowedFd<'_>) -> SysResult<OwnedFd> {
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    // SAFETY: NS_GET_USERNS takes no argument.
+    own(Errno::result(i64::from(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS as _) })))
 }
 
 /// Flags of [`open_tree`], [`move_mount`] and [`mount_setattr`].
@@ -422,6 +430,14 @@ pub fn setgroups(groups: &[u32]) -> SysResult<()> {
     unsafe { call(libc::SYS_setgroups, [groups.len() as u64, groups.as_ptr() as u64, 0, 0, 0, 0]).map(drop) }
 }
 
+/// `setgroups(INT_MAX, NULL)`, which changes nothing: whether this process may change its groups, and not only by its
+/// capabilities (user_namespaces(7), /proc/[pid]/setgroups). The kernel looks at the rights before it looks at the number.
+pub fn may_set_groups() -> bool {
+    // SAFETY: with a number that is too large the kernel does not read the list.
+    let refused = unsafe { call(libc::SYS_setgroups, [i32::MAX as u64, 0, 0, 0, 0, 0]) };
+    refused != Err(Errno::EPERM)
+}
+
 /// `setresgid(gid, gid, gid)`
 pub fn set_gid(gid: u32) -> SysResult<()> {
     // SAFETY: no pointers.
@@ -582,6 +598,13 @@ pub fn flock(fd: BorrowedFd<'_>, operation: i32) -> SysResult<()> {
 pub fn clear_close_on_exec(fd: RawFd) {
     // SAFETY: changes a flag of a descriptor that the caller gave us; one that is not open stays so.
     unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+}
+
+/// `fsetxattr(fd, name, value, 0)`
+pub fn set_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &CStr) -> SysResult<()> {
+    let (bytes, length) = (value.as_ptr() as u64, value.to_bytes().len() as u64);
+    // SAFETY: both strings outlive the call, and `length` is that of the value.
+    unsafe { call(libc::SYS_fsetxattr, [fd_arg(fd), name.as_ptr() as u64, bytes, length, 0, 0]).map(drop) }
 }
 
 /// `setdomainname(2)`

@@ -47,6 +47,7 @@ pub fn plan(
         };
         match path.as_str() {
             path if path.starts_with("net/") => needs(CloneFlags::CLONE_NEWNET)?,
+            path if path.starts_with("user/") => needs(CloneFlags::CLONE_NEWUSER)?,
             path if IPC.contains(&path) || path.starts_with("fs/mqueue/") => needs(CloneFlags::CLONE_NEWIPC)?,
             "kernel/domainname" if !domainname => needs(CloneFlags::CLONE_NEWUTS)?,
             "kernel/domainname" => return Err(bad("conflicts with /domainname")),
@@ -117,12 +118,13 @@ mod tests {
     #[test]
     fn only_private_namespaces_may_be_changed() {
         let none = Namespaces::new(&[]).unwrap();
-        let list: Vec<_> = serde_json::from_str(r#"[{"type":"network"},{"type":"ipc"},{"type":"uts"}]"#).unwrap();
+        let list: Vec<_> =
+            serde_json::from_str(r#"[{"type":"network"},{"type":"ipc"},{"type":"uts"},{"type":"user"}]"#).unwrap();
         let all = Namespaces::new(&list).unwrap();
         let check = |key: &str, namespaces| {
             plan(Some(&HashMap::from([(key.to_string(), "1".to_string())])), namespaces, false, false)
         };
-        for key in ["net.ipv4.ip_forward", "kernel.shmmax", "fs.mqueue.msg_max", "kernel.domainname"] {
+        for key in ["net.ipv4.ip_forward", "kernel.shmmax", "fs.mqueue.msg_max", "kernel.domainname", "user.max_x"] {
             assert!(check(key, &all).is_ok() && check(key, &none).is_err(), "{key}");
         }
         for key in ["kernel.core_pattern", "vm.swappiness", "kernel.hostname", "fs.mqueue", "net"] {

@@ -54,10 +54,20 @@ fn check(list: Option<&Vec<LinuxIdMapping>>, pointer: &str) -> Result<Vec<Mappin
         }
         result.push(new);
     }
-    match result.len() {
-        0..=MAX_LINES => Ok(result),
-        lines => bad(&format!("{lines} ranges are more than {MAX_LINES}")),
+    let lines = result.len();
+    if lines > MAX_LINES {
+        return bad(&format!("{lines} ranges are more than {MAX_LINES}"));
     }
+    // Few ranges fit whatever their numbers are.
+    if lines > 100 && text(&result).len() >= page_size() {
+        return bad(&format!("{lines} ranges with these numbers are more than the kernel takes: a page of text"));
+    }
+    Ok(result)
+}
+
+fn page_size() -> usize {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| usize::try_from(size).ok()).unwrap_or(4096)
 }
 
 impl Mappings {

@@ -17,12 +17,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Deeper trees are an attack, not an image.
 const MAX_DEPTH: u32 = 128;
 
-/// Copies what is in one directory into another that is empty, with modes, owners and times.
-pub fn copy(from: OwnedFd, to: BorrowedFd<'_>) -> Result<()> {
-    copy_directory(from, to, 0).context(|| "copy up")
+/// What the copy of the topmost directory keeps of its own, because the configuration says so.
+#[derive(Clone, Copy, Default)]
+pub struct Keep {
+    pub owner: bool,
+    pub mode: bool,
 }
 
-fn copy_directory(from: OwnedFd, to: BorrowedFd<'_>, depth: u32) -> Result<()> {
+/// Copies what is in one directory into another that is empty, with modes, owners and times.
+pub fn copy(from: OwnedFd, to: BorrowedFd<'_>, keep: Keep) -> Result<()> {
+    copy_directory(from, to, 0, keep).context(|| "copy up")
+}
+
+fn copy_directory(from: OwnedFd, to: BorrowedFd<'_>, depth: u32, keep: Keep) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(Error::from(Errno::ELOOP).context(format!("more than {MAX_DEPTH} levels of directories")));
     }
@@ -36,8 +43,13 @@ fn copy_directory(from: OwnedFd, to: BorrowedFd<'_>, depth: u32) -> Result<()> {
             copy_entry(directory.as_fd(), to, &name, depth).context(|| name.to_string_lossy().into_owned())?;
         }
     }
-    fchown(to, Some(Uid::from_raw(status.st_uid)), Some(Gid::from_raw(status.st_gid))).context(|| "fchown")?;
-    fchmod(to, Mode::from_bits_truncate(status.st_mode)).context(|| "fchmod")
+    if !keep.owner {
+        fchown(to, Some(Uid::from_raw(status.st_uid)), Some(Gid::from_raw(status.st_gid))).context(|| "fchown")?;
+    }
+    if !keep.mode {
+        fchmod(to, Mode::from_bits_truncate(status.st_mode)).context(|| "fchmod")?;
+    }
+    Ok(())
 }
 
 fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, depth: u32) -> Result<()> {
@@ -50,7 +62,7 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, depth: u32)
             mkdirat(to, name, Mode::S_IRWXU).context(|| "mkdirat")?;
             let inner = openat(to, name, read | OFlag::O_DIRECTORY, Mode::empty()).context(|| "open the copy")?;
             let outer = openat(from, name, read | OFlag::O_DIRECTORY, Mode::empty()).context(|| "open")?;
-            copy_directory(outer, inner.as_fd(), depth + 1)?;
+            copy_directory(outer, inner.as_fd(), depth + 1, Keep::default())?;
         }
         SFlag::S_IFREG => copy_file(openat(from, name, read, Mode::empty()).context(|| "open")?, to, name, &status)?,
         SFlag::S_IFLNK => {

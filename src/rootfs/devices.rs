@@ -214,7 +214,7 @@ fn make_in_tree(tree: &Tree<'_>, position: usize, device: &Device, nodes: Option
     }
 }
 
-/// Mounts a prepared node on a new empty file.
+/// Mounts a prepared node on an empty file, a new one or one that an earlier container has left.
 fn mount_one(
     tree: &Tree<'_>,
     directory: BorrowedFd<'_>,
@@ -222,12 +222,21 @@ fn mount_one(
     (position, device): (usize, &Device),
     nodes: &Nodes,
 ) -> Result<()> {
-    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_WRONLY;
-    match openat(directory, name, flags, Mode::from_bits_truncate(0o600)) {
-        Ok(_) => {}
-        Err(Errno::EEXIST) => return check_existing(directory, name, device),
+    // Open for writing, it would keep its mount from becoming read-only.
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
+    let target = match openat(directory, name, flags, Mode::from_bits_truncate(0o600)) {
+        Ok(target) => target,
+        Err(Errno::EEXIST) => {
+            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let target = openat(directory, name, flags, Mode::empty()).context(|| "open the file to mount it on")?;
+            let stat = fstat(&target).context(|| "fstat")?;
+            if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() || stat.st_size != 0 {
+                return check_existing(&stat, device);
+            }
+            target
+        }
         Err(errno) => return Err(Error::from(errno).context("make the file to mount it on")),
-    }
+    };
     let node = match (&nodes.made, nodes.found.get(position)) {
         (Some(made), _) => {
             let name = CString::new(position.to_string())?;
@@ -237,16 +246,15 @@ fn mount_one(
         (None, Some(Some(found))) => found.try_clone().context(|| "dup")?,
         _ => return Err(Error::new("its node was not prepared")),
     };
-    let name = CString::new(name.as_os_str().as_encoded_bytes())?;
-    sys::move_mount(node.as_fd(), directory, &name).context(|| "move_mount")?;
+    sys::move_mount(node.as_fd(), target.as_fd(), c"").context(|| "move_mount")?;
     tree.done(node);
+    tree.done(target);
     Ok(())
 }
 
 /// A file that is there already must be this device (config-linux.md: devices).
-fn check_existing(directory: BorrowedFd<'_>, name: &Path, device: &Device) -> Result<()> {
-    let stat = path::stat_at(directory, name).context(|| "fstatat")?;
-    match is_device(&stat, device) {
+fn check_existing(stat: &FileStat, device: &Device) -> Result<()> {
+    match is_device(stat, device) {
         true => Ok(()),
         false => Err(Error::from(Errno::EEXIST).hint("and it is not this device")),
     }
@@ -256,7 +264,7 @@ fn make_one(directory: BorrowedFd<'_>, name: &Path, device: &Device) -> Result<(
     let number = if device.kind == SFlag::S_IFIFO { 0 } else { makedev(device.major, device.minor) };
     match mknodat(directory, name, device.kind, Mode::from_bits_truncate(device.mode), number) {
         Ok(()) => {}
-        Err(Errno::EEXIST) => return check_existing(directory, name, device),
+        Err(Errno::EEXIST) => return check_existing(&path::stat_at(directory, name).context(|| "fstatat")?, device),
         Err(errno) => return Err(Error::from(errno).context("mknodat")),
     }
     if device.uid != 0 || device.gid != 0 {

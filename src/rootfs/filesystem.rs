@@ -4,6 +4,7 @@ use super::Tree;
 use super::options::Options;
 use crate::error::{Context, Error, Result};
 use crate::files;
+use crate::namespaces;
 use crate::sys::{FsContext, MountAttr, mount_flags};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -36,6 +37,28 @@ fn explain(context: &FsContext, errno: Errno, call: String) -> Error {
 impl FileSystem<'_> {
     /// The detached mount.
     pub fn mount(&self, tree: &Tree<'_>) -> Result<OwnedFd> {
+        let context = self.configure()?;
+        let mount = self.make(&context)?;
+        tree.done(context.into_fd());
+        Ok(mount)
+    }
+
+    /// The same for a procfs of another PID namespace than this process's own. Kernels before 6.17 make it only for a
+    /// process that is in there.
+    pub fn mount_of(&self, pidns: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let context = self.configure()?;
+        match context.set_fd(c"pidns", pidns) {
+            Ok(()) => self.make(&context),
+            Err(Errno::EINVAL) => namespaces::made_within(pidns, || self.make(&self.configure()?)),
+            Err(errno) => Err(explain(&context, errno, "fsconfig(pidns)".to_string())),
+        }
+    }
+
+    fn make(&self, context: &FsContext) -> Result<OwnedFd> {
+        context.mount(self.attributes).map_err(|errno| explain(context, errno, "fsmount".to_string()))
+    }
+
+    fn configure(&self) -> Result<FsContext> {
         let name = self.fstype.to_string_lossy();
         let context = FsContext::open(self.fstype).map_err(|errno| {
             let error = Error::from(errno).context(format!("fsopen({name})"));
@@ -53,9 +76,7 @@ impl FileSystem<'_> {
                 value => set(&context, key, value.as_deref())?,
             }
         }
-        let mount = context.mount(self.attributes).map_err(|errno| explain(&context, errno, "fsmount".to_string()))?;
-        tree.done(context.into_fd());
-        Ok(mount)
+        Ok(context)
     }
 }
 

@@ -98,7 +98,7 @@ impl Empty<'_> {
     fn put_on(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
         let mount = match &mut self.mount {
             Some(mount) => mount,
-            none => none.insert(empty_directory()?),
+            none => none.insert(empty_directory(self.tree.label)?),
         };
         let mut cover = Cover { tree: self.tree, mount: mount.as_fd(), is_attached: self.is_attached, spare: None };
         let moved = cover.put_on(directory, name)?;
@@ -108,10 +108,13 @@ impl Empty<'_> {
 }
 
 /// A tmpfs without room for anything.
-pub fn empty_directory() -> Result<OwnedFd> {
+pub fn empty_directory(label: Option<&CStr>) -> Result<OwnedFd> {
     let context = FsContext::open(c"tmpfs").context(|| "fsopen(tmpfs)")?;
     for (key, value) in [(c"nr_blocks", c"1"), (c"nr_inodes", c"1"), (c"mode", c"755")] {
         context.set_string(key, value).context(|| format!("fsconfig({key:?})"))?;
+    }
+    if let Some(label) = label {
+        context.set_string(c"context", label).context(|| format!("fsconfig(context={label:?})"))?;
     }
     let read_only = mount_flags::MOUNT_ATTR_RDONLY
         | mount_flags::MOUNT_ATTR_NOSUID

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -112,7 +112,8 @@ impl Mount {
             return Err(bad("/options", "tmpcopyup is for a tmpfs"));
         }
         let mount = Mount { index, destination, source, options, idmap };
-        let may_be_there = mount.is_type(c"proc") || mount.source == Source::Remount;
+        let is_whole = matches!(mount.source, Source::Bind(_)) && mount.destination == Path::new("/proc");
+        let may_be_there = mount.is_type(c"proc") || mount.source == Source::Remount || is_whole;
         if mount.destination.starts_with("/proc") && !may_be_there && !is_proc_file(&mount.destination) {
             return Err(bad("/destination", "nothing may be mounted on or below /proc but proc itself"));
         }
@@ -126,6 +127,12 @@ impl Mount {
         let attr = MountAttr { set, ..MountAttr::default() };
         let options = Options { bind: Some(false), attr, ..Options::default() };
         Mount { index, destination: PathBuf::from(destination), source: Source::Bind(source), options, idmap: None }
+    }
+
+    /// Whether it must be a whole procfs: the one bind mount that may lie on /proc (rule R5). Containers in the host's PID
+    /// namespace and a user namespace have it, for they may not make one.
+    pub fn must_be_proc(&self) -> bool {
+        self.is_bind() && self.destination == Path::new("/proc")
     }
 
     /// Whether it shows a part of another file tree.
@@ -170,10 +177,22 @@ impl Mount {
         if is_tmpfs && let Some(mode) = self.mode_of_target(tree.root)? {
             data.to_mut().push(("mode".to_string(), Some(format!("{mode:o}"))));
         }
+        // A device that cannot be written is refused unless the whole file system is read-only.
+        if self.options.attr.set & MOUNT_ATTR_RDONLY != 0 && source.as_bytes().starts_with(b"/") {
+            data.to_mut().push(("ro".to_string(), None));
+        }
         // What is to be copied must be written first.
         let later = if self.options.copy_up { MOUNT_ATTR_RDONLY } else { 0 };
         let attributes = self.options.attr.set & !later;
+        let label = tree.label.filter(|_| self.takes_label());
+        let of_mqueue = label.filter(|_| self.is_type(c"mqueue"));
+        if let Some(label) = label.filter(|_| of_mqueue.is_none()) {
+            data.to_mut().push(("context".to_string(), Some(label.to_string_lossy().into_owned())));
+        }
         let mount = FileSystem { fstype, source, data: &data, attributes }.mount(tree)?;
+        if let Some(label) = of_mqueue {
+            set_label(mount.as_fd(), label).context(|| format!("label it {label:?}"))?;
+        }
         if self.options.copy_up {
             self.copy_up(tree.root, mount.as_fd())?;
         }
@@ -184,10 +203,22 @@ impl Mount {
         Ok(mount)
     }
 
+    /// The procfs of an existing PID namespace.
+    pub fn make_proc_of(&self, pidns: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let Source::FileSystem { fstype, source } = &self.source else {
+            return Err(Error::new("it is no file system"));
+        };
+        FileSystem { fstype, source, data: &self.options.data, attributes: self.options.attr.set }.mount_of(pidns)
+    }
+
     fn copy_up(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<()> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NONBLOCK;
         match path::open_in_root(root, &self.destination, flags) {
-            Ok(from) => copy_up::copy(from, mount),
+            Ok(from) => {
+                let given = |key: &str| self.options.data.iter().any(|(given, _)| given == key);
+                let keep = copy_up::Keep { owner: given("uid") || given("gid"), mode: given("mode") };
+                copy_up::copy(from, mount, keep)
+            }
             // Nothing is hidden, so there is nothing to copy.
             Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(Error::from(errno).context("open the directory to copy: openat2")),
@@ -216,6 +247,12 @@ impl Mount {
             let error = Error::from(errno).context("mount_setattr(idmap)");
             if errno == Errno::EINVAL { error.hint("its file system may not support id-mapped mounts") } else { error }
         })
+    }
+
+    /// Whether a file system that is made gets the mount label. The kernel's own have labels by its policy, and the
+    /// configuration may have given another.
+    fn takes_label(&self) -> bool {
+        !self.is_kernels() && !self.options.data.iter().any(|(key, _)| key == "context")
     }
 
     /// Attributes and propagation of a mount that is still detached. A fresh file system has its attributes already.
@@ -251,9 +288,14 @@ impl Mount {
     fn attach(&self, tree: &mut Tree<'_>, mount: BorrowedFd<'_>) -> Result<()> {
         if self.options.destination_nofollow {
             let (directory, name) = path::parent_of(tree.root, &self.destination)?;
+            let name = CString::new(name.as_os_str().as_encoded_bytes())?;
             tree.forget();
-            return sys::move_mount(mount, directory.as_fd(), &CString::new(name.as_os_str().as_encoded_bytes())?)
-                .context(|| "move_mount");
+            let mut attached = sys::move_mount(mount, directory.as_fd(), &name);
+            if attached == Err(Errno::ENOENT) {
+                tree.done(self.make_target(tree.root, path::kind_of(mount)?)?);
+                attached = sys::move_mount(mount, directory.as_fd(), &name);
+            }
+            return attached.context(|| "move_mount");
         }
         let mode = self.options.make_mode.unwrap_or(0o755);
         if let Some((directory, name)) = tree.spot(&self.destination) {
@@ -363,6 +405,13 @@ fn idmap(
     Ok(Some(Idmap { recursive, mappings }))
 }
 
+/// mqueue takes no context as an option; its root is labelled like a file, and what is made in it gets that label, too.
+fn set_label(mount: BorrowedFd<'_>, label: &CStr) -> Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = nix::fcntl::openat(mount, ".", flags, Mode::empty()).context(|| "open its root")?;
+    Ok(sys::set_xattr(root.as_fd(), c"security.selinux", label)?)
+}
+
 fn is_proc_file(destination: &Path) -> bool {
     PROC_FILES.iter().any(|file| destination == Path::new(file))
 }
@@ -415,14 +464,19 @@ fn attach_one(tree: &mut Tree<'_>, mount: &Mount, position: usize, sources: &Sou
     let made = match sources.binds.get(position) {
         Some(Opened::Missing) => return Ok(()),
         Some(Opened::Link(target)) => return make_link(tree, &mount.destination, target),
+        Some(Opened::Mount(opened)) if !mount.is_bind() => Some(opened.try_clone().context(|| "dup")?),
         Some(Opened::Mount(_)) => None,
-        Some(Opened::Nothing) | None => Some(mount.make(tree, sources)?),
+        Some(Opened::Nothing) | None => match mount.make(tree, sources) {
+            // The device, or what lies in the rootfs.
+            Err(error) if mount.options.may_fail && error.errno() == Some(Errno::ENOENT) => return Ok(()),
+            made => Some(made?),
+        },
     };
     let opened = match sources.binds.get(position) {
         Some(Opened::Mount(opened)) => Some(opened),
         _ => None,
     };
-    let Some(detached) = opened.or(made.as_ref()).map(AsFd::as_fd) else {
+    let Some(detached) = made.as_ref().or(opened).map(AsFd::as_fd) else {
         return Ok(());
     };
     if let (Some(made), Some((_, userns))) = (&made, sources.idmaps.iter().find(|(of, _)| *of == position)) {

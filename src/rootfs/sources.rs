@@ -12,9 +12,14 @@ use crate::sys::{self, mount_flags};
 use crate::userns::{self, Mappings};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::fstat;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+/// The number of the topmost directory of every procfs (linux/proc_fs.h).
+const PROC_ROOT_INO: u64 = 1;
 
 /// What has been opened.
 pub struct Sources {
@@ -37,7 +42,7 @@ pub struct Sources {
 pub enum Opened {
     /// There is none to open.
     Nothing,
-    /// A detached mount.
+    /// A detached mount; for a file system, which is a procfs, that mount itself.
     Mount(OwnedFd),
     /// `copy-symlink`: it is a link with this target.
     Link(PathBuf),
@@ -51,6 +56,8 @@ pub struct Restrictions<'a> {
     pub ids: Option<&'a Mappings>,
     /// An existing user namespace.
     pub userns: Option<BorrowedFd<'a>>,
+    /// An existing PID namespace, whose members its /proc shows; it joins them only later.
+    pub pidns: Option<BorrowedFd<'a>>,
     /// Whether it can make device nodes.
     pub makes_nodes: bool,
     /// Whether it may have to be shown the host's /sys, and its cgroup.
@@ -90,7 +97,10 @@ impl Sources {
     }
 
     fn open_mount(&mut self, position: usize, mount: &Mount, restrictions: &Restrictions<'_>) -> Result<()> {
-        let source = open_bind(mount)?;
+        let source = match restrictions.pidns.filter(|_| mount.is_type(c"proc")) {
+            Some(pidns) => Opened::Mount(mount.make_proc_of(pidns)?),
+            None => open_bind(mount)?,
+        };
         if let Some(idmap) = &mount.idmap {
             let userns = match (&idmap.mappings, restrictions.userns, restrictions.ids) {
                 (Some(mappings), ..) => userns::namespace(mappings)?,
@@ -141,6 +151,13 @@ fn open_bind(mount: &Mount) -> Result<Opened> {
     }
     match sys::open_tree_clone(AT_FDCWD, &c_path, flags) {
         Err(Errno::ENOENT) if options.may_fail => Ok(Opened::Missing),
+        Ok(opened) if mount.must_be_proc() => {
+            let is_procfs = fstatfs(&opened).context(|| "fstatfs")?.filesystem_type() == PROC_SUPER_MAGIC;
+            match is_procfs && fstat(&opened).context(|| "fstat")?.st_ino == PROC_ROOT_INO {
+                true => Ok(Opened::Mount(opened)),
+                false => Err(Error::new("nothing may be mounted on /proc but a whole procfs")),
+            }
+        }
         other => other.map(Opened::Mount).context(|| format!("open_tree(clone) {}", path.display())),
     }
 }
