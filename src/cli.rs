@@ -166,7 +166,7 @@ pub struct ExecArgs {
     pub user: Option<String>,
     /// A supplementary group; may be given several times
     #[arg(short = 'g', long, value_name = "GID")]
-    pub additional_gids: Vec<String>,
+    pub additional_gids: Vec<u32>,
     /// Give the process a terminal
     #[arg(short, long)]
     pub tty: bool,

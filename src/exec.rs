@@ -123,9 +123,7 @@ fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Proce
     }
     if !args.additional_gids.is_empty() {
         let mut groups = process.user().additional_gids().clone().unwrap_or_default();
-        for group in &args.additional_gids {
-            groups.push(parse_id(group, "additional gid")?);
-        }
+        groups.extend(&args.additional_gids);
         process.user_mut().set_additional_gids(Some(groups));
     }
     if args.no_new_privs {
@@ -138,17 +136,20 @@ fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Proce
         process.set_apparmor_profile(Some(profile.clone()));
     }
     if !args.cap.is_empty() {
-        let capabilities = with_capabilities(process.capabilities().clone().unwrap_or_default(), &args.cap)?;
+        let capabilities = with_capabilities(process.capabilities().clone().unwrap_or_default(), &args.cap);
         process.set_capabilities(Some(capabilities));
     }
     Process::new(&process, "exec: ")
 }
 
 /// Rule R13: further capabilities are never inheritable, and ambient only where the container's own make them so.
-fn with_capabilities(mut sets: LinuxCapabilities, names: &[String]) -> Result<LinuxCapabilities> {
+fn with_capabilities(mut sets: LinuxCapabilities, names: &[String]) -> LinuxCapabilities {
     for name in names {
-        let capability: Capability = serde_json::from_value(name.as_str().into())
-            .map_err(|_| Error::new(format!("unknown capability {name:?}")))?;
+        let Ok(capability) = serde_json::from_value::<Capability>(name.as_str().into()) else {
+            // As in a configuration (config.md: capabilities).
+            log::warning(&format!("ignoring unknown capability {name:?}"));
+            continue;
+        };
         let with = |set: &Option<oci_spec::runtime::Capabilities>| {
             let mut set = set.clone().unwrap_or_default();
             set.insert(capability);
@@ -162,7 +163,7 @@ fn with_capabilities(mut sets: LinuxCapabilities, names: &[String]) -> Result<Li
             sets.set_ambient(with(sets.ambient()));
         }
     }
-    Ok(sets)
+    sets
 }
 
 /// Rule R17: `UID[:GID]` in plain decimal; a name is never looked up, nor anything guessed. Without a group that of the

@@ -312,6 +312,8 @@ impl<'c> Place<'c> {
         let text = text.replace("runc create failed: ", "create failed: ").replace("runc run failed: ", "run failed: ");
         let text =
             text.replace("corten create failed: ", "create failed: ").replace("corten run failed: ", "run failed: ");
+        // Words of its own, in which it calls itself by its name.
+        let text = text.replace(" if corten will ", " if runc will ");
         if let Some((before, help)) = text.split_once("NAME:\n   runc ") {
             let whose = help.split(" - ").next().unwrap_or_default();
             return format!("{before}<help {}>", if help.starts_with("- ") { "" } else { whose });

@@ -66,7 +66,8 @@ pub fn plan(devices: &[LinuxDevice], own_dev: bool) -> Result<Vec<Device>> {
             _ if kind == SFlag::S_IFIFO => Ok(0),
             _ => Err(bad(field, "is out of range")),
         };
-        let mode = device.file_mode().unwrap_or(0o666);
+        // Podman writes the whole st_mode there; the type is given beside it.
+        let mode = device.file_mode().unwrap_or(0o666) & !SFlag::S_IFMT.bits();
         if mode > 0o7777 {
             return Err(bad("fileMode", "must be between 0 and 4095 (07777)"));
         }
