@@ -42,6 +42,8 @@ tests![
     standard_fds_are_the_only_ones,
     exec_of_a_process_has_the_capabilities_of_the_container,
     exec_sets_the_umask_and_groups,
+    exec_sets_rlimits_and_oom_score_adj,
+    few_descriptors_do_not_keep_the_program_from_running,
     a_script_without_interpreter_says_so,
     hostname_env_and_annotations_may_be_any_unicode,
 ];
@@ -328,6 +330,39 @@ fn exec_sets_the_umask_and_groups(case: &Case) -> Outcome {
     seen.is("/ids/groups", &json!([5]))?;
     seen.is("/umask", &json!(0o77))?;
     container.end()
+}
+
+fn exec_sets_rlimits_and_oom_score_adj(case: &Case) -> Outcome {
+    let (core, score) = (json!([{"type": "RLIMIT_CORE", "soft": 1, "hard": 2}]), json!(123));
+    let limits = |seen: &Seen, core: Value, score: &Value| -> Check {
+        seen.is("/rlimits/RLIMIT_CORE", &core)?;
+        seen.is("/oom_score_adj", score)
+    };
+    let bundle = case.bundle()?.with("/process/rlimits", core).with("/process/oomScoreAdj", score.clone());
+    let container = case.run_detached(&bundle.probe(&["--hold"]))?;
+    limits(&container.exec(&["/probe"])?.succeeds()?.seen()?, json!({"soft": 1, "hard": 2}), &score)?;
+    // A process from a file has what the file says, but not the score of a caller who protects himself.
+    let file = case.dir.join("process.json");
+    let rlimits = json!([{"type": "RLIMIT_CORE", "soft": 3, "hard": 4}]);
+    let process = json!({"args": ["/probe"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "rlimits": rlimits});
+    fs::write(&file, process.to_string())?;
+    let exec = case.runtime(&["exec", "--process", &file.to_string_lossy(), &container.id]);
+    let output = exec.before_exec(|| fs::write("/proc/self/oom_score_adj", "77")).go()?;
+    limits(&output.succeeds()?.seen()?, json!({"soft": 3, "hard": 4}), &score)?;
+    container.end()
+}
+
+fn few_descriptors_do_not_keep_the_program_from_running(case: &Case) -> Outcome {
+    for limit in [3, 4, 6] {
+        let rlimits = json!([{"type": "RLIMIT_NOFILE", "soft": limit, "hard": limit}]);
+        let bundle = case.docker_like()?.without("/process/env").with("/process/rlimits", rlimits);
+        let bundle = bundle.args(&["/bin/true"]).with("/process/user", json!({"uid": 1000, "gid": 1000}));
+        bundle.run(case)?.succeeds().map_err(|stop| crate::bundle::within(stop, &format!("{limit} descriptors")))?;
+    }
+    // HOME is found all the same.
+    let rlimits = json!([{"type": "RLIMIT_NOFILE", "soft": 3, "hard": 3}]);
+    let bundle = case.bundle()?.with("/process/rlimits", rlimits).with("/process/user/uid", json!(1000));
+    has_env(&bundle.see(case)?, "HOME=/home/user").map_err(Into::into)
 }
 
 fn a_script_without_interpreter_says_so(case: &Case) -> Outcome {

@@ -68,7 +68,11 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
 fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Process> {
     if let Some(file) = &args.process {
         let bytes = plan::read_config(file)?;
-        let given = plan::parse_process(&bytes, &file.display().to_string())?;
+        let mut given = plan::parse_process(&bytes, &file.display().to_string())?;
+        if given.oom_score_adj().is_none() {
+            // As runc does: an engine protects itself from the OOM killer, and what it executes must not inherit that.
+            given.set_oom_score_adj(record.process.as_ref().and_then(|process| process.oom_score_adj()));
+        }
         return Process::new(&given, &format!("{}: ", file.display()));
     }
     if words.is_empty() {

@@ -44,6 +44,8 @@ impl Confinement<'_> {
         if let Some(name) = self.keyring {
             join_keyring(name)?;
         }
+        // Before the limits, which may leave no descriptor for it.
+        let env = passwd::with_home(&process.env, process.uid)?;
         for limit in &process.rlimits {
             sys::set_rlimit(limit.resource, limit.soft, limit.hard).map_err(|errno| {
                 let error = Error::from(errno)
@@ -51,7 +53,6 @@ impl Confinement<'_> {
                 if errno == Errno::EPERM { error.hint("raising a hard limit needs CAP_SYS_RESOURCE") } else { error }
             })?;
         }
-        let env = passwd::with_home(&process.env, process.uid)?;
         umask(Mode::from_bits_truncate(process.umask));
         close_all_but(keep, self.preserve_fds)?;
         for fd in 3..3 + self.preserve_fds as RawFd {
