@@ -37,6 +37,7 @@ mod namespaces;
 mod process;
 mod recovery;
 mod runtime;
+mod scheduling;
 mod seccomp;
 mod tidy;
 
@@ -44,6 +45,7 @@ mod tidy;
 const MODULES: &[(&str, &[harness::Test])] = &[
     ("lifecycle", lifecycle::TESTS),
     ("process", process::TESTS),
+    ("scheduling", scheduling::TESTS),
     ("mounts", mounts::TESTS),
     ("namespaces", namespaces::TESTS),
     ("devices", devices::TESTS),

@@ -276,6 +276,8 @@ fn facts(args: &[String]) -> Map<String, Value> {
         "mounts": mounts(),
         "signals": signals(),
         "process": process(),
+        "scheduler": scheduler(),
+        "memory_policy": memory_policy(),
         "dev": Path::new("/dev").is_dir().then(|| devices(Path::new("/dev"))),
         "cgroup": fs::read_to_string("/proc/self/cgroup").ok(),
         "cpus_allowed": affinity(),
@@ -466,6 +468,37 @@ fn process() -> Value {
             "parent_death_signal": signal,
         })
     }
+}
+
+/// sched_getattr(2), less the clamps of utilisation.
+fn scheduler() -> Value {
+    let mut words = [0_u32; 14];
+    // SAFETY: the kernel writes at most the number of bytes it is told.
+    let status = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, words.as_mut_ptr(), size_of_val(&words), 0) };
+    if status != 0 {
+        return json!({"errno": format!("{:?}", Errno::last())});
+    }
+    let [_, policy, flags, flags_high, nice, priority, times @ ..] = words;
+    let long = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    json!({
+        "policy": policy, "flags": long(flags, flags_high), "nice": nice.cast_signed(), "priority": priority,
+        "runtime": long(times[0], times[1]), "deadline": long(times[2], times[3]), "period": long(times[4], times[5]),
+    })
+}
+
+/// get_mempolicy(2): the mode with its flags, and the nodes.
+fn memory_policy() -> Value {
+    let mut mode: c_int = -1;
+    let mut nodes = [0_u64; 512];
+    // SAFETY: the kernel writes an int and at most the number of bits it is told.
+    let status = unsafe {
+        libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, nodes.as_mut_ptr(), size_of_val(&nodes) * 8, 0, 0)
+    };
+    if status != 0 {
+        return json!({"errno": format!("{:?}", Errno::last())});
+    }
+    let set = |node: &usize| nodes.get(node / 64).is_some_and(|word| word & (1 << (node % 64)) != 0);
+    json!({"mode": mode, "nodes": (0..32768).filter(set).collect::<Vec<usize>>()})
 }
 
 fn affinity() -> Value {

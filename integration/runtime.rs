@@ -347,6 +347,13 @@ pub struct Container<'c> {
     pub output: Output,
 }
 
+impl<'c> Container<'c> {
+    /// One that the test has made by itself, with the output of the command that did.
+    pub fn adopt(case: &'c Case<'c>, id: &str, pid: i32, output: Output) -> Container<'c> {
+        Container { case, id: id.to_owned(), pid, output }
+    }
+}
+
 impl Container<'_> {
     /// Starts it.
     pub fn start(&self) -> Outcome {

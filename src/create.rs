@@ -10,7 +10,7 @@ use crate::rootfs::masks;
 use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Record, Root, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
-use crate::{delete, files, hooks, log, pidfile, seccomp, signals};
+use crate::{delete, files, hooks, log, pidfile, scheduling, seccomp, signals};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -165,6 +165,7 @@ impl Launch<'_> {
             set_oom_score_adj(pid, score).map_err(|error| socket.last_words().map_or(error, in_init))?;
         }
         let limited = cgroups.limit(&plan.cgroup.resources, cgroup);
+        scheduling::free_affinity(pid);
         if !plan.namespaces.joins(CloneFlags::CLONE_NEWPID) {
             self.container.write_init(InitProcess::of_child(pid)?)?;
         }

@@ -186,6 +186,7 @@ fn launch(
     let entrance = record.cgroups.enter()?;
     let ignored_signals = signals::ignored()?;
     let (socket, child_socket) = sync::pair()?;
+    process.attributes.set_initial_affinity()?;
     nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
     joined.enter()?;
     let cgroup = entrance.into.as_ref().map(AsFd::as_fd);
@@ -196,6 +197,7 @@ fn launch(
         let child = Child {
             args,
             container,
+            record,
             process,
             joined,
             socket: child_socket,
@@ -247,6 +249,7 @@ fn converse(socket: &Socket, args: &ExecArgs, process: &Process, pid: Pid) -> Re
 struct Child<'a> {
     args: &'a ExecArgs,
     container: &'a Container,
+    record: &'a Record,
     process: &'a Process,
     joined: Joined,
     socket: Socket,
@@ -286,6 +289,7 @@ impl Child<'_> {
         die_with_parent()?;
         nix::unistd::setsid().context(|| "setsid")?;
         cgroups::join(&self.tasks)?;
+        self.process.attributes.set_final_affinity()?;
         if !self.joined.after.is_empty() {
             sys::setns(self.joined.init_pidfd.as_fd(), self.joined.after)
                 .context(|| format!("join the container: setns(pidfd, {:?})", self.joined.after))?;
@@ -296,6 +300,7 @@ impl Child<'_> {
         umask(Mode::empty());
         let confinement = Confinement {
             process: self.process,
+            attributes: &self.record.attributes,
             filter: self.filter.as_ref(),
             keyring: self.keyring.as_deref(),
             ignored_signals: self.ignored_signals,

@@ -214,6 +214,7 @@ impl Init<'_> {
     fn confinement<'a>(&'a self, process: &'a Process) -> Confinement<'a> {
         Confinement {
             process,
+            attributes: &self.plan.attributes,
             filter: self.filter.as_ref(),
             keyring: self.keyring.as_deref(),
             ignored_signals: self.ignored_signals,

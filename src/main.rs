@@ -28,6 +28,7 @@ mod process;
 mod procfs;
 mod rootfs;
 mod run;
+mod scheduling;
 mod seccomp;
 mod selfexe;
 mod signals;

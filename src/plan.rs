@@ -11,6 +11,7 @@ use crate::json;
 use crate::log;
 use crate::namespaces::Namespaces;
 use crate::rootfs::Rootfs;
+use crate::scheduling::{self, ContainerAttributes, ProcessAttributes};
 use crate::sysctl::{self, Sysctl};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
@@ -37,6 +38,7 @@ pub struct Plan {
     pub sysctls: Vec<Sysctl>,
     pub cgroup: cgroups::Config,
     pub seccomp: Option<LinuxSeccomp>,
+    pub attributes: ContainerAttributes,
     pub hooks: Hooks,
     pub annotations: HashMap<String, String>,
     /// As config.json gives it.
@@ -60,6 +62,7 @@ pub struct Process {
     pub rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i32>,
+    pub attributes: ProcessAttributes,
 }
 
 /// One resource limit, its number as getrlimit(2) knows it.
@@ -100,17 +103,21 @@ pub fn read_config(path: &Path) -> Result<Vec<u8>> {
 
 /// Parses a configuration.
 pub fn parse(bytes: &[u8]) -> Result<Spec> {
-    parse_with_capabilities(bytes, "config.json", "/process/capabilities")
+    let spec: Spec = parse_leniently(bytes, "config.json", "/process")?;
+    check_io_priority(spec.process().as_ref(), bytes, "config.json: ", "/process")?;
+    Ok(spec)
 }
 
 /// Parses the process of `exec --process`.
 pub fn parse_process(bytes: &[u8], file: &str) -> Result<oci_spec::runtime::Process> {
-    parse_with_capabilities(bytes, file, "/capabilities")
+    let process = parse_leniently(bytes, file, "")?;
+    check_io_priority(Some(&process), bytes, &format!("{file}: "), "")?;
+    Ok(process)
 }
 
 /// A capability that this version has never heard of is worth a warning, not an error (config.md: capabilities), but to
-/// oci-spec it is one; so a document that fails is tried once more without such names.
-fn parse_with_capabilities<T: DeserializeOwned>(bytes: &[u8], name: &str, capabilities: &str) -> Result<T> {
+/// oci-spec it is one, as are some names of the scheduler; so a document that fails is tried once more without these.
+fn parse_leniently<T: DeserializeOwned>(bytes: &[u8], name: &str, process: &str) -> Result<T> {
     let failure = match json::parse(bytes, name) {
         Ok(parsed) => return Ok(parsed),
         Err(failure) => failure,
@@ -118,10 +125,30 @@ fn parse_with_capabilities<T: DeserializeOwned>(bytes: &[u8], name: &str, capabi
     let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else {
         return Err(failure);
     };
-    if !remove_unknown_capabilities(value.pointer_mut(capabilities)) {
+    let Some(process) = value.pointer_mut(process) else {
+        return Err(failure);
+    };
+    if !(remove_unknown_capabilities(process.get_mut("capabilities")) | scheduling::mend(process)) {
         return Err(failure);
     }
     json::parse(&serde_json::to_vec(&value)?, name)
+}
+
+/// The class of an I/O priority is required (config.md: ioPriority), while oci-spec puts one in for a missing one.
+fn check_io_priority(
+    process: Option<&oci_spec::runtime::Process>,
+    bytes: &[u8],
+    whence: &str,
+    pointer: &str,
+) -> Result<()> {
+    if process.is_none_or(|process| process.io_priority().is_none()) {
+        return Ok(());
+    }
+    let pointer = format!("{pointer}/ioPriority/class");
+    match serde_json::from_slice::<Value>(bytes)?.pointer(&pointer) {
+        Some(_) => Ok(()),
+        None => Err(Error::new(format!("{whence}{pointer}: is required"))),
+    }
 }
 
 /// Drops the names that no kernel known to us has, each with a warning; whether there were any.
@@ -177,6 +204,7 @@ impl Plan {
             sysctls: sysctl::plan(linux.sysctl().as_ref(), &namespaces, hostname.is_some(), domainname.is_some())?,
             cgroup: cgroups::Config::new(linux.cgroups_path().as_deref(), linux.resources().as_ref())?,
             seccomp: linux.seccomp().clone(),
+            attributes: ContainerAttributes::new(&linux)?,
             oci_version: spec.version().clone(),
             exec_defaults: spec.process().clone(),
             annotations: spec.annotations().clone().unwrap_or_default(),
@@ -250,8 +278,6 @@ fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
         ("/linux/timeOffsets", linux.is_some_and(|l| l.time_offsets().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/netDevices", linux.is_some_and(|l| l.net_devices().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/intelRdt", linux.is_some_and(|l| l.intel_rdt().is_some())),
-        ("/linux/memoryPolicy", linux.is_some_and(|l| l.memory_policy().is_some())),
-        ("/linux/personality", linux.is_some_and(|l| l.personality().is_some())),
         ("/linux/mountLabel", linux.is_some_and(|l| some(l.mount_label()))),
         ("/linux/resources/blockIO", resources.is_some_and(|r| r.block_io().as_ref().is_some_and(block_io_is_set))),
         (
@@ -281,9 +307,6 @@ fn refuse_what_is_missing_of_process(process: &oci_spec::runtime::Process, whenc
         ("/terminal", process.terminal() == Some(true)),
         ("/apparmorProfile", some(process.apparmor_profile())),
         ("/selinuxLabel", some(process.selinux_label())),
-        ("/ioPriority", process.io_priority().is_some()),
-        ("/scheduler", process.scheduler().is_some()),
-        ("/execCPUAffinity", process.exec_cpu_affinity().is_some()),
     ];
     match table.iter().find(|(_, present)| *present) {
         Some((field, _)) => Err(Error::new(format!("{whence}{field}: not supported by this version"))),
@@ -382,6 +405,7 @@ impl Process {
             rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default(), whence)?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj,
+            attributes: ProcessAttributes::new(process, whence)?,
         })
     }
 }
@@ -509,6 +533,15 @@ mod tests {
     fn unknown_capabilities_are_dropped() {
         let plan = plan(|c| c["process"]["capabilities"] = json!({"bounding": ["CAP_TEST", "CAP_KILL"]})).unwrap();
         assert_eq!(plan.process.unwrap().capabilities.bounding, 1 << 5);
+    }
+
+    #[test]
+    fn what_only_oci_spec_takes_amiss_is_read() {
+        let scheduler = json!({"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_RESET_ON_FORK"]});
+        assert!(plan(|c| c["process"]["scheduler"] = scheduler).is_ok());
+        assert!(plan(|c| c["process"]["execCPUAffinity"] = json!({"initial": "", "final": "0"})).is_ok());
+        refused(|c| c["process"]["ioPriority"] = json!({"priority": 1}), "/process/ioPriority/class: is required");
+        refused(|c| c["process"]["scheduler"] = json!({"policy": "SCHED_RR"}), "/process/scheduler/priority");
     }
 
     #[test]

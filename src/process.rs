@@ -2,6 +2,7 @@
 
 use crate::error::{Context, Error, Result, errno_text};
 use crate::plan::Process;
+use crate::scheduling::ContainerAttributes;
 use crate::seccomp::Filter;
 use crate::{passwd, signals, sys};
 use nix::errno::Errno;
@@ -14,6 +15,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 /// What a process is made into.
 pub struct Confinement<'a> {
     pub process: &'a Process,
+    pub attributes: &'a ContainerAttributes,
     pub filter: Option<&'a Filter>,
     /// None: the caller's session keyring stays.
     pub keyring: Option<&'a CStr>,
@@ -60,6 +62,8 @@ impl Confinement<'_> {
         }
         // As root first: the directory may be one that only root can reach, and the user is to be in it all the same.
         let entered = self.enter_cwd()?;
+        self.attributes.apply()?;
+        process.attributes.apply()?;
         if process.no_new_privileges {
             nix::sys::prctl::set_no_new_privs().context(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
         } else if let Some(filter) = self.filter {

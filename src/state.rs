@@ -16,6 +16,7 @@ use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::plan::Plan;
+use crate::scheduling::ContainerAttributes;
 use crate::seccomp::Filter;
 use crate::sys;
 use nix::errno::Errno;
@@ -63,6 +64,9 @@ pub struct Record {
     pub ends_with_init: bool,
     /// Whether the container has a session keyring of its own.
     pub keyring: bool,
+    /// What every process of the container has.
+    #[serde(default, skip_serializing_if = "ContainerAttributes::is_empty")]
+    pub attributes: ContainerAttributes,
     /// What exec takes its defaults from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
@@ -129,6 +133,7 @@ impl Record {
             namespaces: namespaces.fold(CloneFlags::empty(), |all, kind| all | kind).bits(),
             ends_with_init: plan.namespaces.creates(CloneFlags::CLONE_NEWPID),
             keyring: !args.no_new_keyring,
+            attributes: plan.attributes.clone(),
             process: plan.exec_defaults.clone(),
             hooks,
         }

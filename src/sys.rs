@@ -7,6 +7,7 @@
 
 #[cfg(not(test))]
 mod alloc;
+pub mod scheduling;
 
 use crate::error::{Error, Result};
 use nix::errno::Errno;
