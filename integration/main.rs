@@ -31,6 +31,7 @@ mod hooks;
 mod kill_points;
 mod leftovers;
 mod lifecycle;
+mod lsm;
 mod masks;
 mod mounts;
 mod namespaces;
@@ -46,6 +47,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("lifecycle", lifecycle::TESTS),
     ("process", process::TESTS),
     ("scheduling", scheduling::TESTS),
+    ("lsm", lsm::TESTS),
     ("mounts", mounts::TESTS),
     ("namespaces", namespaces::TESTS),
     ("devices", devices::TESTS),

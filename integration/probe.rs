@@ -7,6 +7,7 @@
 //! ```text
 //! --read PATH   contents or errno          --write PATH      errno of opening for writing (a directory: of creating)
 //! --stat PATH   type, mode, owner, ...     --list PATH       names in a directory
+//! --label PATH  its SELinux label
 //! --open PATH   errno of opening O_RDWR    --mknod PATH:c:MAJ:MIN   errno of making (and removing) a device node
 //! --syscall NR[,ARG...]   errno or return value, made in a child so that a lethal filter is reported as a signal
 //! --attack-exe SECONDS    keeps trying to open the executables of other processes for writing
@@ -163,8 +164,8 @@ impl Request {
                 "--wait-signal" => request.wait_signal = value().parse().ok(),
                 "--signal-self" => request.signal_self = value().parse().ok(),
                 "--exit" => request.exit = value().parse().unwrap_or(98),
-                "--read" | "--write" | "--stat" | "--list" | "--open" | "--mknod" | "--syscall" | "--put"
-                | "--attack-exe" | "--spy" => {
+                "--read" | "--write" | "--stat" | "--list" | "--label" | "--open" | "--mknod" | "--syscall"
+                | "--put" | "--attack-exe" | "--spy" => {
                     let value = value();
                     request.actions.push((option, value));
                 }
@@ -184,6 +185,7 @@ impl Request {
                 "--write" => json!(write_attempt(argument)),
                 "--stat" => stat(argument),
                 "--list" => list(argument),
+                "--label" => label(argument),
                 "--open" => json!(outcome(
                     OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(argument)
                 )),
@@ -512,10 +514,11 @@ fn affinity() -> Value {
     json!((0..8192).filter(set).collect::<Vec<usize>>())
 }
 
-/// The kernel's description of the session keyring (type;uid;gid;permissions;name), or the errno.
+/// The kernel's description of the session keyring (type;uid;gid;permissions;name) and its label, or the errno.
 fn session_keyring() -> Value {
     const KEYCTL_GET_KEYRING_ID: c_int = 0;
     const KEYCTL_DESCRIBE: c_int = 6;
+    const KEYCTL_GET_SECURITY: c_int = 17;
     const KEY_SPEC_SESSION_KEYRING: c_int = -3;
     let mut text = [0_u8; 512];
     // SAFETY: the kernel writes at most the number of bytes it is told.
@@ -526,8 +529,25 @@ fn session_keyring() -> Value {
     if id < 0 || length < 0 {
         return json!({"errno": format!("{:?}", Errno::last())});
     }
-    let end = text.iter().position(|byte| *byte == 0).unwrap_or(0);
-    json!({"serial": id, "description": String::from_utf8_lossy(text.get(..end).unwrap_or_default())})
+    let mut security = [0_u8; 512];
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_SECURITY, id, security.as_mut_ptr(), security.len()) };
+    json!({"serial": id, "description": until_nul(&text), "label": until_nul(&security)})
+}
+
+/// The attribute security.selinux of a file.
+fn label(path: &str) -> Value {
+    let Ok(path) = CString::new(path) else { return Value::Null };
+    let mut text = [0_u8; 512];
+    // SAFETY: the kernel writes at most the number of bytes it is told, and both strings end in NUL.
+    let length = unsafe {
+        libc::lgetxattr(path.as_ptr(), c"security.selinux".as_ptr(), text.as_mut_ptr().cast(), text.len() - 1)
+    };
+    if length < 0 { json!({"errno": format!("{:?}", Errno::last())}) } else { json!(until_nul(&text)) }
+}
+
+fn until_nul(text: &[u8]) -> String {
+    String::from_utf8_lossy(text.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 
 /// Every node below /dev: path to type, device number, mode, owner, link target.

@@ -298,6 +298,10 @@ impl Child<'_> {
             crate::rootfs::change_root(root.as_fd())?;
         }
         umask(Mode::empty());
+        // In the container's PID namespace, but out of reach of its mounts.
+        if let Some(procfs) = self.process.labels.open()? {
+            self.process.labels.set(&procfs, self.keyring.is_some())?;
+        }
         let confinement = Confinement {
             process: self.process,
             attributes: &self.record.attributes,

@@ -79,12 +79,14 @@ impl Init<'_> {
         namespaces::join(&self.existing)?;
         self.unshare_network()?;
         self.set_names()?;
+        // While nothing of the container is mounted yet, or could be in its way (rule R4).
+        let procfs = self.plan.process.as_ref().map(|process| process.labels.open()).transpose()?.flatten();
 
         // Beside this the parent writes the limits and the record.
         umask(Mode::empty());
         let rootfs = &self.plan.rootfs;
         let root = self.sources.root.as_fd();
-        let mut tree = Tree::new(root);
+        let mut tree = Tree::new(root, rootfs.mount_label.as_deref());
         if rootfs.pivot {
             rootfs::attach(rootfs, &self.sources)?;
             mounts::attach_all(&mut tree, rootfs, &self.sources)?;
@@ -123,6 +125,9 @@ impl Init<'_> {
             rootfs::finish(rootfs, root)?;
         } else {
             rootfs::change_root(root)?;
+        }
+        if let (Some(process), Some(procfs)) = (&self.plan.process, procfs) {
+            process.labels.set(&procfs, self.keyring.is_some())?;
         }
         self.enter_pid_namespace()?;
         self.become_process()

@@ -19,6 +19,7 @@ mod json;
 mod kill;
 mod list;
 mod log;
+mod lsm;
 mod namespaces;
 mod netdev;
 mod passwd;

@@ -9,6 +9,7 @@ use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::json;
 use crate::log;
+use crate::lsm::Labels;
 use crate::namespaces::Namespaces;
 use crate::rootfs::Rootfs;
 use crate::scheduling::{self, ContainerAttributes, ProcessAttributes};
@@ -63,6 +64,7 @@ pub struct Process {
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i32>,
     pub attributes: ProcessAttributes,
+    pub labels: Labels,
 }
 
 /// One resource limit, its number as getrlimit(2) knows it.
@@ -267,7 +269,6 @@ fn check_text(text: &str, pointer: &str, max: usize) -> Result<()> {
 fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
     let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let some = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let table = [
         ("/windows", spec.windows().is_some()),
         ("/solaris", spec.solaris().is_some()),
@@ -278,7 +279,6 @@ fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
         ("/linux/timeOffsets", linux.is_some_and(|l| l.time_offsets().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/netDevices", linux.is_some_and(|l| l.net_devices().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/intelRdt", linux.is_some_and(|l| l.intel_rdt().is_some())),
-        ("/linux/mountLabel", linux.is_some_and(|l| some(l.mount_label()))),
         ("/linux/resources/blockIO", resources.is_some_and(|r| r.block_io().as_ref().is_some_and(block_io_is_set))),
         (
             "/linux/resources/hugepageLimits",
@@ -302,15 +302,9 @@ fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
 
 /// The same for a process, which may also come from a file of `exec`.
 fn refuse_what_is_missing_of_process(process: &oci_spec::runtime::Process, whence: &str) -> Result<()> {
-    let some = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    let table = [
-        ("/terminal", process.terminal() == Some(true)),
-        ("/apparmorProfile", some(process.apparmor_profile())),
-        ("/selinuxLabel", some(process.selinux_label())),
-    ];
-    match table.iter().find(|(_, present)| *present) {
-        Some((field, _)) => Err(Error::new(format!("{whence}{field}: not supported by this version"))),
-        None => Ok(()),
+    match process.terminal() {
+        Some(true) => Err(Error::new(format!("{whence}/terminal: not supported by this version"))),
+        _ => Ok(()),
     }
 }
 
@@ -406,6 +400,7 @@ impl Process {
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj,
             attributes: ProcessAttributes::new(process, whence)?,
+            labels: Labels::new(process, whence)?,
         })
     }
 }

@@ -16,6 +16,7 @@ pub mod path;
 
 use crate::error::{Context, Error, Result};
 use crate::files;
+use crate::lsm;
 use crate::namespaces::Namespaces;
 use crate::sys::{self, MountAttr, mount_flags};
 use devices::Device;
@@ -25,7 +26,7 @@ use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, Spec};
 use options::Propagation;
 use std::cell::RefCell;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,7 @@ pub struct Rootfs {
     pub readonly: bool,
     pub propagation: Option<Propagation>,
     pub mounts: Vec<Mount>,
+    pub mount_label: Option<CString>,
     pub devices: Vec<Device>,
     /// Whether /dev is the container's own, and not a bind mount of the host's.
     pub own_dev: bool,
@@ -52,6 +54,8 @@ pub struct Rootfs {
 /// for it. Everything else takes the way of `path`.
 pub struct Tree<'a> {
     pub root: BorrowedFd<'a>,
+    /// `linux.mountLabel`, the SELinux context of file systems that are made.
+    label: Option<&'a CStr>,
     known: Vec<Known>,
     /// Descriptors that have served; see [`Tree::done`].
     used: RefCell<Vec<OwnedFd>>,
@@ -66,8 +70,8 @@ struct Known {
 
 impl<'a> Tree<'a> {
     /// Nothing is mounted in it yet.
-    pub fn new(root: BorrowedFd<'a>) -> Tree<'a> {
-        Tree { root, known: Vec::new(), used: RefCell::default() }
+    pub fn new(root: BorrowedFd<'a>, label: Option<&'a CStr>) -> Tree<'a> {
+        Tree { root, label, known: Vec::new(), used: RefCell::default() }
     }
 
     /// Takes a descriptor that is not needed any more. Everything is closed at once before execve; only if there are many
@@ -191,6 +195,7 @@ impl Rootfs {
             masked: absolute(linux.masked_paths().as_deref(), "/linux/maskedPaths")?,
             read_only: absolute(linux.readonly_paths().as_deref(), "/linux/readonlyPaths")?,
             pivot: namespaces.has(CloneFlags::CLONE_NEWNS),
+            mount_label: lsm::mount_label(linux.mount_label().as_deref())?,
             mounts,
         })
     }

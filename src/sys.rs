@@ -555,6 +555,13 @@ pub fn clear_close_on_exec(fd: RawFd) {
     unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
 }
 
+/// `fsetxattr(fd, name, value, 0)`
+pub fn set_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &CStr) -> SysResult<()> {
+    let (bytes, length) = (value.as_ptr() as u64, value.to_bytes().len() as u64);
+    // SAFETY: both strings outlive the call, and `length` is that of the value.
+    unsafe { call(libc::SYS_fsetxattr, [fd_arg(fd), name.as_ptr() as u64, bytes, length, 0, 0]).map(drop) }
+}
+
 /// `setdomainname(2)`
 pub fn setdomainname(name: &str) -> SysResult<()> {
     // SAFETY: pointer and length belong to one string.

@@ -113,6 +113,9 @@ fn empty_directory(tree: &Tree<'_>) -> Result<OwnedFd> {
     for (key, value) in [(c"nr_blocks", c"1"), (c"nr_inodes", c"1"), (c"mode", c"755")] {
         context.set_string(key, value).context(|| format!("fsconfig({key:?})"))?;
     }
+    if let Some(label) = tree.label {
+        context.set_string(c"context", label).context(|| format!("fsconfig(context={label:?})"))?;
+    }
     let read_only = mount_flags::MOUNT_ATTR_RDONLY
         | mount_flags::MOUNT_ATTR_NOSUID
         | mount_flags::MOUNT_ATTR_NODEV

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -196,9 +196,23 @@ impl Mount {
             let mode = CString::new(format!("{mode:o}"))?;
             context.set_string(c"mode", &mode).map_err(|errno| explain(errno, format!("fsconfig(mode={mode:?})")))?;
         }
+        let label = tree.label.filter(|_| self.takes_label());
+        if let Some(label) = label.filter(|_| !self.is_type(c"mqueue")) {
+            let what = || format!("fsconfig(context={label:?})");
+            context.set_string(c"context", label).map_err(|errno| explain(errno, what()))?;
+        }
         let mount = context.mount(self.options.attr.set).map_err(|errno| explain(errno, "fsmount".to_string()))?;
+        if let Some(label) = label.filter(|_| self.is_type(c"mqueue")) {
+            set_label(mount.as_fd(), label).context(|| format!("label it {label:?}"))?;
+        }
         tree.done(context.into_fd());
         Ok(mount)
+    }
+
+    /// Whether a file system that is made gets the mount label. The kernel's own have labels by its policy, and the
+    /// configuration may have given another.
+    fn takes_label(&self) -> bool {
+        !self.is_kernels() && !self.options.data.iter().any(|(key, _)| key == "context")
     }
 
     /// Attributes and propagation of a mount that is still detached. A fresh file system has its attributes already.
@@ -282,6 +296,13 @@ impl Mount {
         }
         Ok((target, false))
     }
+}
+
+/// mqueue takes no context as an option; its root is labelled like a file, and what is made in it gets that label, too.
+fn set_label(mount: BorrowedFd<'_>, label: &CStr) -> Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = nix::fcntl::openat(mount, ".", flags, Mode::empty()).context(|| "open its root")?;
+    Ok(sys::set_xattr(root.as_fd(), c"security.selinux", label)?)
 }
 
 fn is_proc_file(destination: &Path) -> bool {

@@ -106,6 +106,8 @@ impl Options {
                         apply(&mut options.recursive_attr, attribute);
                     } else {
                         let (key, value) = match option.split_once('=') {
+                            // The quotes keep the commas of a SELinux label together in the string of mount(2).
+                            Some((key, value)) if key.ends_with("context") => (key, Some(value.replace('"', ""))),
                             Some((key, value)) => (key, Some(value.to_string())),
                             None => (option, None),
                         };
@@ -150,5 +152,6 @@ mod tests {
         let keys: Vec<&str> = options.data.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["mode", "size", "newinstance", "sync"]);
         assert_eq!(options.data[0].1.as_deref(), Some("755"));
+        assert_eq!(parse("context=\"a:b:c:s0\"").data[0].1.as_deref(), Some("a:b:c:s0"));
     }
 }
