@@ -3,7 +3,6 @@
 //! A test is a function from a [`Case`] to an [`Outcome`]. It passes, fails with a message, or is skipped with a reason
 //! when the kernel or the machine lacks something. Whatever it says, it fails when something of it is left afterwards.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
@@ -11,6 +10,7 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
@@ -144,14 +144,13 @@ pub struct Case<'m> {
     pub dir: PathBuf,
     /// When the test has to be over.
     pub deadline: Instant,
-    counter: Cell<u32>,
+    counter: AtomicU32,
 }
 
 impl Case<'_> {
     /// A number that is new in this test.
     pub fn next(&self) -> u32 {
-        self.counter.set(self.counter.get() + 1);
-        self.counter.get()
+        self.counter.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// A container id that is new in this test.
@@ -405,7 +404,7 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
     let begin = Instant::now();
     let tag = format!("ct{}-{}", std::process::id(), runtime::unique());
     let dir = machine.tmp.join(&tag);
-    let case = Case { machine, tag, dir, deadline: begin + TEST_TIMEOUT, counter: Cell::new(0) };
+    let case = Case { machine, tag, dir, deadline: begin + TEST_TIMEOUT, counter: AtomicU32::new(0) };
     let mut outcome = match fs::create_dir_all(case.root()) {
         // A bug in a test must not take the other tests with it.
         Ok(()) => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (test.run)(&case)))

@@ -36,7 +36,9 @@ mod masks;
 mod mounts;
 mod namespaces;
 mod process;
+mod rdt;
 mod recovery;
+mod resctrl;
 mod runtime;
 mod scheduling;
 mod seccomp;
@@ -48,6 +50,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("process", process::TESTS),
     ("scheduling", scheduling::TESTS),
     ("lsm", lsm::TESTS),
+    ("rdt", rdt::TESTS),
     ("mounts", mounts::TESTS),
     ("namespaces", namespaces::TESTS),
     ("devices", devices::TESTS),

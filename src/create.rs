@@ -6,6 +6,7 @@ use crate::error::{Context, Error, Result};
 use crate::init::{self, Init};
 use crate::namespaces::{self, Existing};
 use crate::plan::{self, Plan};
+use crate::rdt::Group;
 use crate::rootfs::masks;
 use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Record, Root, Status};
 use crate::sync::{self, Message, Socket};
@@ -55,10 +56,15 @@ pub fn launch(root: &Path, args: &CreateArgs, start_later: bool) -> Result<Launc
 
     // Here the id becomes ours, and from here on everything is undone on an error.
     let container = Container::make(root, &args.id)?;
-    let (record, entrance) = match make_cgroups(&layout, &plan, &container, args) {
+    let (mut record, entrance) = match make_cgroups(&layout, &plan, &container, args) {
         Ok(made) => made,
         Err(error) => return Err(remove_state(&container, error)),
     };
+    if let (Some(config), Some(group)) = (&plan.rdt, &mut record.rdt)
+        && let Err(error) = group.make(config)
+    {
+        return Err(undo(&container, &record, None, false, None, error));
+    }
     let mut launch =
         Launch { args, plan: &plan, start_later, container: &container, record: &record, child: None, hooks: false };
     match launch.run(entrance) {
@@ -75,12 +81,13 @@ pub fn launch(root: &Path, args: &CreateArgs, start_later: bool) -> Result<Launc
     }
 }
 
-/// Decides on the cgroups, writes that down, and only then makes them (rule R18). Another corten that removes a parent
+/// Decides on cgroups and resctrl groups, writes that down, and only then makes the cgroups (rule R18). Another corten that removes a parent
 /// which has become empty may come in between: then it is decided anew.
 fn make_cgroups(layout: &Layout, plan: &Plan, container: &Container, args: &CreateArgs) -> Result<(Record, Entrance)> {
+    let rdt = plan.rdt.as_ref().map(|config| config.locate(&args.id)).transpose()?;
     let mut tries = 0;
     loop {
-        let mut record = Record::new(args, plan, Cgroups::locate(layout, &plan.cgroup, &args.id)?);
+        let mut record = Record::new(args, plan, Cgroups::locate(layout, &plan.cgroup, &args.id)?, rdt.clone());
         container.write_record(&record)?;
         match record.cgroups.make(&plan.cgroup.resources) {
             Ok(entrance) => return Ok((record, entrance)),
@@ -167,7 +174,7 @@ impl Launch<'_> {
         let limited = cgroups.limit(&plan.cgroup.resources, cgroup);
         scheduling::free_affinity(pid);
         if !plan.namespaces.joins(CloneFlags::CLONE_NEWPID) {
-            self.container.write_init(InitProcess::of_child(pid)?)?;
+            self.register(pid)?;
         }
         limited?;
         // A child that has died already left an error in the socket, or its end tells.
@@ -217,7 +224,13 @@ impl Launch<'_> {
         if let Some((first, _)) = self.child.replace((pid, pidfd)) {
             let _ = nix::sys::wait::waitpid(first, None);
         }
-        self.container.write_init(InitProcess::of_child(pid)?)
+        self.register(pid)
+    }
+
+    /// Writes the pid of init where it belongs.
+    fn register(&self, pid: Pid) -> Result<()> {
+        self.container.write_init(InitProcess::of_child(pid)?)?;
+        self.record.rdt.as_ref().map_or(Ok(()), |group| group.assign(pid))
     }
 
     /// A child that ended without a word was killed, most likely for lack of memory.
@@ -284,7 +297,9 @@ fn undo(
             pidfile::remove(file, *pid);
         }
     }
-    if let Err(left) = delete::remove_all(container, record, child.is_some()) {
+    let removed = delete::remove_all(container, record, child.is_some());
+    let undone = record.rdt.as_ref().map_or(Ok(()), Group::undo);
+    for left in [removed, undone].into_iter().filter_map(Result::err) {
         error = error.hint(format!("and undoing it failed: {left}"));
     }
     if hooks {

@@ -73,7 +73,7 @@ fn kill_init(container: &Container) -> Result<()> {
     }
 }
 
-/// Removes cgroups and state. Processes in the cgroups are killed only if init ever entered them, for before there can be
+/// Removes cgroups, resctrl groups and state. Processes in the cgroups are killed only if init ever entered them, for before there can be
 /// none of ours, and if they did not end with init.
 pub fn remove_all(container: &Container, record: &Record, entered: bool) -> Result<()> {
     if entered && !record.ends_with_init {
@@ -81,6 +81,9 @@ pub fn remove_all(container: &Container, record: &Record, entered: bool) -> Resu
     }
     // The state goes last: as long as something is left, it tells what.
     record.cgroups.remove()?;
+    if let Some(group) = &record.rdt {
+        group.remove()?;
+    }
     container.remove()
 }
 

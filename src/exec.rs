@@ -48,7 +48,7 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
     let joined = Joined::new(&record, init, init_pidfd)?;
     let (pid, pidfd, socket) = launch(args, &container, &record, &process, joined)?;
 
-    let outcome = converse(&socket, args, &process, pid);
+    let outcome = converse(&socket, args, &record, &process, pid);
     if let Err(error) = outcome {
         create::end(pid, &pidfd);
         if let Some(file) = &args.pid_file {
@@ -222,7 +222,7 @@ fn launch(
 }
 
 /// READY, the pid file, PROCEED, and the end of the conversation by execve.
-fn converse(socket: &Socket, args: &ExecArgs, process: &Process, pid: Pid) -> Result<()> {
+fn converse(socket: &Socket, args: &ExecArgs, record: &Record, process: &Process, pid: Pid) -> Result<()> {
     match socket.receive()? {
         Some(Message::Ready) => {}
         Some(Message::Error(error)) => return Err(error),
@@ -235,7 +235,10 @@ fn converse(socket: &Socket, args: &ExecArgs, process: &Process, pid: Pid) -> Re
     if let Some(file) = &args.pid_file {
         pidfile::write(file, pid)?;
     }
-    if waits(args, process) {
+    if let Some(group) = &record.rdt {
+        group.assign(pid)?;
+    }
+    if waits(args, record, process) {
         socket.send(&Message::Proceed)?;
     }
     match socket.receive()? {
@@ -260,8 +263,8 @@ struct Child<'a> {
 }
 
 /// Whether the parent has something to do between READY and execve.
-fn waits(args: &ExecArgs, process: &Process) -> bool {
-    args.pid_file.is_some() || process.oom_score_adj.is_some()
+fn waits(args: &ExecArgs, record: &Record, process: &Process) -> bool {
+    args.pid_file.is_some() || process.oom_score_adj.is_some() || record.rdt.is_some()
 }
 
 impl Child<'_> {
@@ -314,7 +317,7 @@ impl Child<'_> {
         let ready = confinement.apply(&[self.socket.as_fd()])?;
         nix::sys::prctl::set_pdeathsig(None).context(|| "prctl(PR_SET_PDEATHSIG, 0)")?;
         self.socket.send(&Message::Ready)?;
-        if waits(self.args, self.process) {
+        if waits(self.args, self.record, self.process) {
             self.socket.expect(&Message::Proceed)?;
         }
         Err(ready.execute())

@@ -27,6 +27,7 @@ mod pidfile;
 mod plan;
 mod process;
 mod procfs;
+mod rdt;
 mod rootfs;
 mod run;
 mod scheduling;

@@ -11,6 +11,7 @@ use crate::json;
 use crate::log;
 use crate::lsm::Labels;
 use crate::namespaces::Namespaces;
+use crate::rdt;
 use crate::rootfs::Rootfs;
 use crate::scheduling::{self, ContainerAttributes, ProcessAttributes};
 use crate::sysctl::{self, Sysctl};
@@ -40,6 +41,7 @@ pub struct Plan {
     pub cgroup: cgroups::Config,
     pub seccomp: Option<LinuxSeccomp>,
     pub attributes: ContainerAttributes,
+    pub rdt: Option<rdt::Config>,
     pub hooks: Hooks,
     pub annotations: HashMap<String, String>,
     /// As config.json gives it.
@@ -207,6 +209,7 @@ impl Plan {
             cgroup: cgroups::Config::new(linux.cgroups_path().as_deref(), linux.resources().as_ref())?,
             seccomp: linux.seccomp().clone(),
             attributes: ContainerAttributes::new(&linux)?,
+            rdt: linux.intel_rdt().as_ref().map(rdt::Config::new).transpose()?,
             oci_version: spec.version().clone(),
             exec_defaults: spec.process().clone(),
             annotations: spec.annotations().clone().unwrap_or_default(),
@@ -278,7 +281,6 @@ fn refuse_what_is_missing(spec: &Spec) -> Result<()> {
         ("/linux/gidMappings", linux.is_some_and(|l| l.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/timeOffsets", linux.is_some_and(|l| l.time_offsets().as_ref().is_some_and(|m| !m.is_empty()))),
         ("/linux/netDevices", linux.is_some_and(|l| l.net_devices().as_ref().is_some_and(|m| !m.is_empty()))),
-        ("/linux/intelRdt", linux.is_some_and(|l| l.intel_rdt().is_some())),
         ("/linux/resources/blockIO", resources.is_some_and(|r| r.block_io().as_ref().is_some_and(block_io_is_set))),
         (
             "/linux/resources/hugepageLimits",

@@ -16,6 +16,7 @@ use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::plan::Plan;
+use crate::rdt;
 use crate::scheduling::ContainerAttributes;
 use crate::seccomp::Filter;
 use crate::sys;
@@ -67,6 +68,8 @@ pub struct Record {
     /// What every process of the container has.
     #[serde(default, skip_serializing_if = "ContainerAttributes::is_empty")]
     pub attributes: ContainerAttributes,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<rdt::Group>,
     /// What exec takes its defaults from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
@@ -107,7 +110,7 @@ impl std::fmt::Display for Status {
 
 impl Record {
     /// The record of a container that is about to be made.
-    pub fn new(args: &CreateArgs, plan: &Plan, cgroups: Cgroups) -> Record {
+    pub fn new(args: &CreateArgs, plan: &Plan, cgroups: Cgroups, rdt: Option<rdt::Group>) -> Record {
         let namespaces = [
             CloneFlags::CLONE_NEWNS,
             CloneFlags::CLONE_NEWPID,
@@ -134,6 +137,7 @@ impl Record {
             ends_with_init: plan.namespaces.creates(CloneFlags::CLONE_NEWPID),
             keyring: !args.no_new_keyring,
             attributes: plan.attributes.clone(),
+            rdt,
             process: plan.exec_defaults.clone(),
             hooks,
         }
