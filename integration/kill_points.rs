@@ -42,7 +42,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use serde_json::{Value, json};
 
 /// Processes that share the points; the machines have two cores.
-const WORKERS: usize = 2;
+pub const WORKERS: usize = 2;
 
 /// What a killed command's other processes get to end by themselves (attacks.md, F3).
 const GRACE: Duration = Duration::from_secs(1);
@@ -86,6 +86,8 @@ pub struct Subject<'a> {
     pub ends: &'a [&'a str],
     /// The arguments of a payload that stays until it is killed.
     pub stays: &'a [&'a str],
+    /// How many processes share the points: [`WORKERS`], or one where containers of the same id are in each other's way.
+    pub workers: usize,
 }
 
 /// What came out.
@@ -125,7 +127,7 @@ pub fn kill_at_every_point(subject: &Subject, command: Command, step: usize) -> 
     let environment: Vec<CString> = environment.collect();
     let caller = std::process::id();
     let mut keepers = Vec::new();
-    for number in 0..WORKERS {
+    for number in 0..subject.workers {
         let home = subject.root.join(format!("worker-{number}"));
         fs::create_dir_all(&home).map_err(|error| text(&error))?;
         let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
@@ -138,6 +140,7 @@ pub fn kill_at_every_point(subject: &Subject, command: Command, step: usize) -> 
             stays: words(subject.stays),
             step: std::cmp::max(step, 1),
             number,
+            workers: subject.workers,
             cgroup_stem: format!("corten-kill-{caller}-{number}"),
             home,
             report: to.try_clone().map_err(|error| text(&error))?,
@@ -158,7 +161,7 @@ pub fn kill_at_every_point(subject: &Subject, command: Command, step: usize) -> 
         // A reaper of the caller may have been faster.
         let _ = nix::sys::wait::waitpid(keeper, None);
     }
-    for number in 0..WORKERS {
+    for number in 0..subject.workers {
         let _ = fs::remove_dir(subject.root.join(format!("worker-{number}")));
     }
     report.map_err(|error| text(&error))
@@ -240,6 +243,7 @@ struct Worker {
     stays: Vec<String>,
     step: usize,
     number: usize,
+    workers: usize,
     cgroup_stem: String,
     home: PathBuf,
     report: OwnedFd,
@@ -356,7 +360,7 @@ impl Worker {
                         seen |= appeared;
                     }
                 }
-                turn += WORKERS;
+                turn += self.workers;
             }
             if !seen {
                 break;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::ensure;
 use crate::harness::{Case, Outcome, View, skip};
-use crate::kill_points::{Command, Subject, kill_at_every_point};
+use crate::kill_points::{Command, Subject, WORKERS, kill_at_every_point};
 
 crate::tests![; serial:
     a_killed_create_leaves_nothing_after_delete_force,
@@ -43,6 +43,7 @@ fn killed(case: &Case, command: Command, at_least: usize) -> Outcome {
             root: &root,
             ends: &["/bin/true"],
             stays: &["/bin/sleep", "1000"],
+            workers: WORKERS,
         },
         command,
         step,
