@@ -20,6 +20,7 @@ tests![
     empty_labels_are_none,
     labels_of_several_lines_are_refused,
     the_apparmor_profile_confines_init,
+    the_apparmor_profile_unconfined_confines_nothing,
     the_apparmor_profile_confines_exec,
     the_apparmor_profile_confines_a_process_in_an_existing_pid_namespace,
     an_apparmor_profile_that_is_not_loaded_is_an_error,
@@ -152,6 +153,15 @@ fn the_apparmor_profile_confines_init(case: &Case) -> Outcome {
     confined().holds(|seen| profile.confines(seen))?;
     confined().given("/process/noNewPrivileges", json!(true)).holds(|seen| profile.confines(seen))?;
     confined().of_docker_like().holds(|seen| profile.confines(seen))
+}
+
+fn the_apparmor_profile_unconfined_confines_nothing(case: &Case) -> Outcome {
+    let profile = Profile::load(case, "other")?;
+    property(case, APPARMOR, json!("unconfined"))
+        .instead_of(json!(profile.0))
+        .probe(&LOOK)
+        .prepared(|bundle| with_secret(bundle))
+        .holds(|seen| seen.reads(CURRENT_PROFILE, "unconfined\n"))
 }
 
 fn the_apparmor_profile_confines_exec(case: &Case) -> Outcome {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
 use crate::harness::{Case, Outcome, Stop, skip};
+use crate::kill_points::{Command, Subject, kill_at_every_point};
 use crate::resctrl::Resctrl;
 use crate::runtime::Container;
 use crate::{ensure, tests};
@@ -31,7 +32,8 @@ tests![
     too_many_groups_are_an_error,
     a_refused_schema_says_why,
     exec_is_in_the_groups_of_the_container,
-    without_intel_rdt_resctrl_is_left_alone,
+    without_intel_rdt_resctrl_is_left_alone;
+    serial: a_killed_create_leaves_no_group_after_delete_force,
 ];
 
 const RESCTRL: &str = "/sys/fs/resctrl";
@@ -338,6 +340,37 @@ fn without_intel_rdt_resctrl_is_left_alone(case: &Case) -> Outcome {
         case.docker_like()?.args(&["/bin/true"]).run(case)?.succeeds()?;
         let done = resctrl.journal();
         ensure!(done.is_empty(), "{done:?}");
+        Ok(())
+    })
+}
+
+fn a_killed_create_leaves_no_group_after_delete_force(case: &Case) -> Outcome {
+    with_resctrl(case, |resctrl| {
+        let rdt = json!({"l3CacheSchema": "L3:0=f", "enableMonitoring": true});
+        let bundle = case.bundle()?.with("/linux/intelRdt", rdt).args(&["/bin/true"]);
+        bundle.write()?;
+        let root = case.dir.join("kill-points");
+        fs::create_dir(&root)?;
+        let subject = Subject {
+            runtime: &case.machine.runtime,
+            bundle: &bundle.dir,
+            root: &root,
+            ends: &["/bin/true"],
+            stays: &["/bin/sleep", "1000"],
+            // They would share one resctrl, and all containers have the same id.
+            workers: 1,
+        };
+        let step = if std::env::var_os("CORTEN_TEST_QUICK").is_some() { 40 } else { 5 };
+        let report = kill_at_every_point(&subject, Command::Create, step)?;
+        println!("Create with resctrl killed: {report}");
+        ensure!(report.dirty.is_empty(), "{report}: {}", report.dirty.join("; "));
+        let made = resctrl.journal().iter().filter(|entry| entry.starts_with("mkdir")).count();
+        ensure!(made > 2 * report.points / 4, "only {made} groups were made at {} points", report.points);
+        for (directory, files) in [("", 4), ("mon_groups", 0)] {
+            let names = fs::read_dir(Path::new(RESCTRL).join(directory))?.flatten().map(|entry| entry.file_name());
+            let names: Vec<_> = names.collect();
+            ensure!(names.len() == files, "{RESCTRL}/{directory} holds {names:?}");
+        }
         Ok(())
     })
 }

@@ -191,7 +191,7 @@ impl ContainerAttributes {
                 let what = format!("set the memory policy: set_mempolicy({:#x})", policy.mode);
                 let error = Error::from(errno).context(what);
                 match errno {
-                    Errno::EINVAL => error.hint("there is none of these nodes, or this kernel is older than the mode"),
+                    Errno::EINVAL => error.hint("no such node, or this kernel does not know the mode"),
                     Errno::ENOSYS => error.hint("this kernel has no NUMA"),
                     _ => error,
                 }

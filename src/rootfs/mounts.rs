@@ -255,12 +255,6 @@ impl Mount {
         !self.is_kernels() && !self.options.data.iter().any(|(key, _)| key == "context")
     }
 
-    /// Whether a file system that is made gets the mount label. The kernel's own have labels by its policy, and the
-    /// configuration may have given another.
-    fn takes_label(&self) -> bool {
-        !self.is_kernels() && !self.options.data.iter().any(|(key, _)| key == "context")
-    }
-
     /// Attributes and propagation of a mount that is still detached. A fresh file system has its attributes already.
     fn set_attributes(&self, mount: BorrowedFd<'_>, with_attr: bool) -> Result<()> {
         let options = &self.options;
