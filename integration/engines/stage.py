@@ -160,16 +160,30 @@ class Terminal:
     def resize(self, rows, columns):
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))
 
+    def resize_until_told(self, rows, columns):
+        """Changes the size until the program tells the new one: a client does not listen from its beginning."""
+        for _ in range(15):
+            self.resize(rows + 1, columns)
+            self.resize(rows, columns)
+            if self._shows(f'{rows} {columns}', 1):
+                return
+        self.wait_for(f'{rows} {columns}', 1)
+
     def type(self, text):
         os.write(self.fd, text.encode())
 
     def wait_for(self, pattern, seconds=15):
         """Reads until the pattern has been shown."""
+        if not self._shows(pattern, seconds):
+            self.close()
+            raise Failure(f'{shlex.join(self.argv)}\nexpected {pattern!r} on the terminal, which shows {self.shown!r}')
+
+    def _shows(self, pattern, seconds):
         end = time.monotonic() + seconds
         while not re.search(pattern, self.shown, re.MULTILINE):
             if time.monotonic() > end or not self._read(end):
-                self.close()
-                raise Failure(f'{shlex.join(self.argv)}\nexpected {pattern!r} on the terminal, which shows {self.shown!r}')
+                return False
+        return True
 
     def end(self, seconds=15):
         """Waits for the end, and gives the status and all that was shown."""
