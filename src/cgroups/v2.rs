@@ -4,8 +4,10 @@ use super::devices::Rule;
 use super::resources::Resources;
 use super::setting::{self, Setting};
 use super::{Cgroups, Entrance, UNIFIED, devices, limits, make_directory, open_directory, own_cgroups};
-use crate::error::{Context, Error, Result};
+use crate::caller::Caller;
+use crate::error::{Error, Result};
 use crate::files;
+use crate::log;
 use crate::rootfs::path::clean;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -75,7 +77,13 @@ fn open(cgroups: &Cgroups) -> Result<OwnedFd> {
 
 /// The device program, and the limits that would have stopped the clone.
 pub fn limit(directory: BorrowedFd<'_>, later: &[Setting], devices: &[Rule]) -> Result<()> {
-    devices::apply_v2(directory, devices)?;
+    match devices::apply_v2(directory, devices) {
+        // Without privileges nobody makes device nodes, and those of the host have the host's permissions.
+        Err(error) if error.errno() == Some(Errno::EPERM) && Caller::look()?.may_do_without_cgroup(&error) => {
+            log::debug(|| format!("no device rules: {error}"));
+        }
+        applied => applied?,
+    }
     setting::write_all(directory, later)
 }
 
@@ -106,26 +114,29 @@ fn enable_controllers(path: &Path, settings: &[Setting]) -> Result<()> {
     for ancestor in ancestors {
         let what = || format!("enable {} for the cgroups below {}", wanted.join(", "), ancestor.display());
         let file = ancestor.join("cgroup.subtree_control");
-        let fd = files::open(&file, OFlag::O_WRONLY).context(what)?;
-        match nix::unistd::write(&fd, enable.as_bytes()) {
-            Ok(_) => {}
-            Err(errno) => {
-                let error = Error::from(errno).context(what());
-                return Err(match errno {
-                    Errno::EINVAL | Errno::ENOENT => match missing(ancestor, &wanted) {
-                        Some(missing) => error.hint(format!("the controller {missing} is not available there")),
-                        None => error,
-                    },
-                    Errno::EBUSY => error.hint("it has processes itself, which v2 does not allow beside controllers"),
-                    _ => error,
+        let enabled = files::open(&file, OFlag::O_WRONLY).and_then(|fd| nix::unistd::write(&fd, enable.as_bytes()));
+        let Err(errno) = enabled else { continue };
+        let error = Error::from(errno).context(what());
+        match errno {
+            // Whoever delegated the cgroup to us has enabled them above it, where we may not write.
+            Errno::EACCES | Errno::EPERM if missing(&file, &wanted).is_none() => {}
+            Errno::EINVAL | Errno::ENOENT => {
+                return Err(match missing(&ancestor.join("cgroup.controllers"), &wanted) {
+                    Some(missing) => error.hint(format!("the controller {missing} is not available there")),
+                    None => error,
                 });
             }
+            Errno::EBUSY => {
+                return Err(error.hint("it has processes itself, which v2 does not allow beside controllers"));
+            }
+            _ => return Err(error),
         }
     }
     Ok(())
 }
 
-fn missing<'a>(ancestor: &Path, wanted: &[&'a str]) -> Option<&'a str> {
-    let there = std::fs::read_to_string(ancestor.join("cgroup.controllers")).ok()?;
+/// The first of some controllers that a list in a file does not have.
+fn missing<'a>(list: &Path, wanted: &[&'a str]) -> Option<&'a str> {
+    let there = std::fs::read_to_string(list).ok()?;
     wanted.iter().copied().find(|controller| !there.split_whitespace().any(|name| name == *controller))
 }
