@@ -17,6 +17,7 @@ use std::{env, fs};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
+use crate::invoker::Invoker;
 use crate::leftovers::{self, Mountinfo};
 use crate::runtime;
 
@@ -25,6 +26,9 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What other runtimes are known to do differently: runtime[-version][@set-up], test, reason.
 const KNOWN_DIFFERENCES: &str = include_str!("known-differences.tsv");
+
+/// What is not tried in a set-up: set-up, test, reason.
+const NOT_HERE: &str = include_str!("not-here.tsv");
 
 /// Why a test did not pass.
 #[derive(Debug)]
@@ -121,14 +125,16 @@ pub struct Machine {
     pub view: View,
     /// What the machine is called in known-differences.tsv: host, v2, or a set-up of integration/vm/suite.
     pub setup: String,
-    /// Whether the runtime is called with `--systemd-cgroup`.
-    pub systemd: bool,
+    /// Who calls the runtime.
+    pub invoker: Invoker,
     /// By how much all time limits are multiplied, for a machine without hardware of its own is slow.
     pub patience: u32,
     /// Whether /sys/fs/cgroup is a cgroup2.
     pub cgroup2: bool,
     /// The directory of all tests; the probe lies in it.
     pub tmp: PathBuf,
+    /// The directory of the `--root` of each test, where that is not in the test's own.
+    state: Option<PathBuf>,
     mounts: Mountinfo,
     real_root: Option<File>,
 }
@@ -184,7 +190,10 @@ impl Case<'_> {
 
     /// The `--root` of the test.
     pub fn root(&self) -> PathBuf {
-        self.dir.join("root")
+        match &self.machine.state {
+            Some(state) => state.join(&self.tag),
+            None => self.dir.join("root"),
+        }
     }
 
     /// From now on the runtime is called by a user without privileges, to whom the directory of the test belongs.
@@ -288,18 +297,12 @@ pub fn main(modules: &[(&str, &[Test])]) -> ExitCode {
 /// Makes the machine ready while this process still has one thread: a thread of another mount namespace could not be
 /// brought back.
 fn prepare(options: &Options) -> Result<Machine, String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err("the tests need root: they make cgroups and mounts".to_owned());
-    }
+    let invoker = Invoker::look(options.systemd)?;
     let runtime = runtime_under_test()?;
     let (name, version) = name_and_version(&runtime)?;
     // The probe is built before the mount namespace changes, in case cargo has to build it.
     let probe = probe()?;
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("unshare the mount namespace: {error}"))?;
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .map_err(|error| format!("make all mounts private: {error}"))?;
-    let real_root = arrange_cgroups(options.view, &name)?;
+    let real_root = if invoker.is_rootless() { None } else { enter_private_mounts(options.view, &name)? };
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("become a subreaper: {error}"))?;
     let tmp = env::temp_dir().join(format!("corten-it-{}", std::process::id()));
     fs::create_dir(&tmp).map_err(|error| format!("make {}: {error}", tmp.display()))?;
@@ -311,9 +314,21 @@ fn prepare(options: &Options) -> Result<Machine, String> {
     let cgroup2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     runtime::start_reaper();
     let mounts = Mountinfo::read();
-    let (view, systemd, patience) = (options.view, options.systemd, options.patience);
+    let state = invoker.state();
+    let (view, patience) = (options.view, options.patience);
     let setup = options.setup.clone().unwrap_or_else(|| if view == View::V2 { "v2" } else { "host" }.to_owned());
-    Ok(Machine { runtime, name, version, view, setup, systemd, patience, cgroup2, tmp, mounts, real_root })
+    Ok(Machine { runtime, name, version, view, setup, invoker, patience, cgroup2, tmp, state, mounts, real_root })
+}
+
+/// A mount namespace of the harness's own, with the cgroup mounts that were asked for; returns the box of [`show_v2`].
+///
+/// An ordinary user has none: what he could mount there, in a user namespace, would not be what he has.
+fn enter_private_mounts(view: View, name: &str) -> Result<Option<File>, String> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("unshare the mount namespace: {error}"))?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(|error| format!("make all mounts private: {error}"))?;
+    arrange_cgroups(view, name)
 }
 
 /// The binary under test: what CORTEN_UNDER_TEST names, else what cargo has just built.
@@ -462,11 +477,13 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
     let deadline = begin + TEST_TIMEOUT * machine.patience;
     let (user, counter) = (AtomicU32::new(0), AtomicU32::new(0));
     let case = Case { machine, tag, dir, begun: begin, deadline, user, counter };
-    let mut outcome = match fs::create_dir_all(case.root()) {
+    let made = fs::create_dir_all(&case.dir).and_then(|()| fs::create_dir_all(case.root()));
+    let mut outcome = match (made, not_here(machine, &name)) {
+        (_, Some(reason)) => skip(reason),
         // A bug in a test must not take the other tests with it.
-        Ok(()) => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (test.run)(&case)))
+        (Ok(()), None) => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (test.run)(&case)))
             .unwrap_or_else(|_| Err(Stop::Fail("the test panicked".to_owned()))),
-        Err(error) => Err(error.into()),
+        (Err(error), None) => Err(error.into()),
     };
     let left = leftovers::find(&case, &machine.mounts, outcome.is_ok());
     if outcome.is_ok() && !left.is_empty() {
@@ -478,8 +495,23 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
     let keep = outcome.is_err() && env::var_os("CORTEN_IT_KEEP").is_some();
     if !keep {
         leftovers::remove_directory(&case.dir);
+        leftovers::remove_directory(&case.root());
     }
     Verdict { name, outcome, seconds: begin.elapsed().as_secs_f64() }
+}
+
+/// The reason why a test is not tried in this set-up, if there is one.
+fn not_here(machine: &Machine, test: &str) -> Option<&'static str> {
+    NOT_HERE.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
+        let mut columns = line.split('\t');
+        let (setup, name, reason) = (columns.next()?, columns.next()?, columns.next()?);
+        let applies = match setup {
+            "rootless" => machine.invoker.is_rootless(),
+            "systemd" => machine.invoker.systemd,
+            setup => setup == machine.setup,
+        };
+        (applies && name == test).then_some(reason)
+    })
 }
 
 /// The reason why the runtime under test is known to fail a test, if it is.
@@ -544,6 +576,7 @@ fn summarise(machine: &Machine, verdicts: &[Verdict]) -> bool {
 fn clean_up(machine: &Machine) {
     if env::var_os("CORTEN_IT_KEEP").is_none() {
         leftovers::remove_directory(&machine.tmp);
+        machine.state.iter().for_each(|state| leftovers::remove_directory(state));
     }
     for parent in leftovers::cgroup_directories_named("corten-test") {
         let _ = fs::remove_dir(parent);

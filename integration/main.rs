@@ -6,9 +6,11 @@
 //! CORTEN_UNDER_TEST=/usr/sbin/runc cargo test --test integration      the same tests on another runtime
 //! ```
 //!
-//! Needs root. Everything happens in a private mount namespace; `--view v2` replaces the machine's cgroup mounts there
-//! by one cgroup2; `--systemd` passes `--systemd-cgroup`. integration/vm/suite runs it in virtual machines. Each test has a directory, a `--root` and container ids of its own, and fails when it leaves anything
-//! behind. What another runtime is known to do differently is listed in `known-differences.tsv`.
+//! As root everything happens in a private mount namespace; `--view v2` replaces the machine's cgroup mounts there
+//! by one cgroup2. Called by an ordinary user it adapts each config.json (`invoker.rs`); `--systemd` passes
+//! `--systemd-cgroup`. integration/vm/suite runs it in virtual machines. Each test has a directory, a `--root` and
+//! container ids of its own, and fails when it leaves anything behind. What another runtime is known to do differently is
+//! listed in `known-differences.tsv`, what a set-up does not try in `not-here.tsv`.
 
 #![allow(
     unsafe_code,
@@ -34,6 +36,7 @@ mod exec;
 mod golden;
 mod harness;
 mod hooks;
+mod invoker;
 mod kill_points;
 mod leftovers;
 mod lifecycle;
