@@ -31,18 +31,21 @@ mod engine_configs;
 mod exec;
 mod harness;
 mod hooks;
+mod idmaps;
 mod kill_points;
 mod leftovers;
 mod lifecycle;
 mod limits;
 mod masks;
 mod mount_options;
+mod mount_sources;
 mod mounts;
 mod namespaces;
 mod netdev;
 mod notify;
 mod process;
 mod recovery;
+mod rootless;
 mod runtime;
 mod seccomp;
 mod service;
@@ -61,6 +64,9 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("userns", userns::TESTS),
     ("time_namespace", time_namespace::TESTS),
     ("mount_options", mount_options::TESTS),
+    ("mount_sources", mount_sources::TESTS),
+    ("idmaps", idmaps::TESTS),
+    ("rootless", rootless::TESTS),
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("limits", limits::TESTS),

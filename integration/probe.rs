@@ -16,6 +16,7 @@
 //! --put PATH=TEXT         writes TEXT into PATH
 //! --notify TEXT           sends TEXT to $NOTIFY_SOCKET
 //! --make PATH             makes a new file and tells its status or the errno
+//! --mkdir PATH            errno of making (and removing) a directory
 //! --stdin                 adds what stdin holds    --out FILE    prints into FILE instead (for hooks)
 //! --network               adds the network devices
 //! --quiet  --hold  --sleep SECONDS  --wait-signal N  --signal-self N  --exit N
@@ -172,7 +173,7 @@ impl Request {
                 "--signal-self" => request.signal_self = value().parse().ok(),
                 "--exit" => request.exit = value().parse().unwrap_or(98),
                 "--read" | "--write" | "--stat" | "--list" | "--open" | "--try" | "--mknod" | "--syscall" | "--put"
-                | "--make" | "--attack-exe" | "--spy" => {
+                | "--make" | "--mkdir" | "--attack-exe" | "--spy" => {
                     let value = value();
                     request.actions.push((option, value));
                 }
@@ -212,6 +213,7 @@ impl Request {
                     Ok(_) => stat(argument),
                     Err(error) => json!({"errno": errno_name(&error)}),
                 },
+                "--mkdir" => json!(outcome(fs::create_dir(argument).and_then(|()| fs::remove_dir(argument)))),
                 "--attack-exe" => attack_executables(argument),
                 "--spy" => spy(argument),
                 _ => json!(in_a_child(argument)),
