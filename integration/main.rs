@@ -45,6 +45,7 @@ mod limits;
 mod lsm;
 mod masks;
 mod mount_options;
+mod mount_sources;
 mod mounts;
 mod namespaces;
 mod netdev;
@@ -75,6 +76,9 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("userns", userns::TESTS),
     ("time_namespace", time_namespace::TESTS),
     ("mount_options", mount_options::TESTS),
+    ("mount_sources", mount_sources::TESTS),
+    ("idmaps", idmaps::TESTS),
+    ("rootless", rootless::TESTS),
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("limits", limits::TESTS),
