@@ -43,6 +43,12 @@ impl Bundle {
         self.dir.join("rootfs")
     }
 
+    /// The same for another container.
+    #[must_use]
+    pub fn again(self, case: &Case) -> Bundle {
+        Bundle { id: case.id(), ..self }
+    }
+
     /// Sets a property by its JSON pointer; `/-` at the end appends to an array.
     #[must_use]
     pub fn with(mut self, pointer: &str, value: Value) -> Bundle {

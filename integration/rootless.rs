@@ -107,7 +107,7 @@ fn a_container_lives_through_all_commands(case: &Case) -> Outcome {
     ensure!(case.status(&container.id)? == "stopped", "it is {}", case.status(&container.id)?);
     container.delete()?;
     // And one that is running.
-    let bundle = Bundle { id: case.id(), ..bundle };
+    let bundle = bundle.again(case);
     let container = case.run_detached(&bundle)?;
     case.delete_force(&container.id)
 }
@@ -272,7 +272,7 @@ fn ranges_are_mapped_by_the_helpers(case: &Case) -> Outcome {
     ensure!((made.uid(), made.gid()) == (RANGE + 4, RANGE + 5), "the file belongs to {}:{}", made.uid(), made.gid());
     fs::remove_file(bundle.rootfs().join("tmp/made"))?;
     // A running one, and exec in it.
-    let bundle = Bundle { id: case.id(), ..bundle }.probe(&["--quiet", "--hold"]);
+    let bundle = bundle.again(case).probe(&["--quiet", "--hold"]);
     bundle.write()?;
     let mut arguments = bundle.run_arguments().to_vec();
     arguments.insert(1, "--detach".to_owned());
@@ -341,7 +341,8 @@ fn time_offsets_are_set(case: &Case) -> Outcome {
     let bundle = bundle(case)?.with("/linux/namespaces/-", json!({"type": "time"}));
     let seen = bundle.with("/linux/timeOffsets", json!({"boottime": {"secs": 1_000_000}})).see(case)?;
     let found = seen.get("/clocks/boottime").as_f64().unwrap_or(0.0);
-    ensure!(found > 1_000_000.0, "the clock shows {found}");
+    let is_late = found > 1_000_000.0;
+    ensure!(is_late, "the clock shows {found}");
     Ok(())
 }
 
@@ -593,7 +594,7 @@ fn a_nested_runtime_works_as_root_of_a_user_namespace(case: &Case) -> Outcome {
             \"$rt\" --root \"$root\" exec $id /probe --read /proc/self/uid_map; status=$?\n\
             \"$rt\" --root \"$root\" delete --force $id || exit 91\n\
             exit $status";
-        let bundle = Bundle { id: case.id(), ..bundle }.probe(&["--quiet", "--hold"]);
+        let bundle = bundle.again(case).probe(&["--quiet", "--hold"]);
         bundle.write()?;
         let invocation = case.program(Path::new("/usr/bin/unshare")).user(USER).args(&unshare);
         let invocation = invocation.env("XDG_RUNTIME_DIR", &case.dir.join("run").to_string_lossy());
