@@ -459,11 +459,11 @@ fn typed(definition: &mut clap::Command, plain: &[OsString]) -> std::result::Res
 
 /// What runc would say of a value that makes no sense.
 fn explain(wrong: &clap::Error, words: &Words) -> String {
-    if let (Some(ContextValue::String(argument)), Some(ContextValue::String(value)), Some(why)) =
-        (wrong.get(ContextKind::InvalidArg), wrong.get(ContextKind::InvalidValue), wrong.source())
+    if let (Some(ContextValue::String(argument)), Some(ContextValue::String(value))) =
+        (wrong.get(ContextKind::InvalidArg), wrong.get(ContextKind::InvalidValue))
         && let Some(flag) = words.flag_of(argument)
     {
-        return format!("invalid value {value:?} for flag -{flag}: {why}");
+        return format!("invalid value {value:?} for flag -{flag}: parse error");
     }
     let text = wrong.to_string();
     text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_string()
