@@ -13,7 +13,6 @@ use crate::error::{Error, Result};
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use std::error::Error as _;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use words::Words;

@@ -109,16 +109,22 @@ impl Console {
         }
     }
 
-    /// After the end of the container: passes on what it has still said.
+    /// After the end of the process: passes on what has still been said, up to the end of the terminal. If others have it
+    /// open, only what is there already.
     pub fn finish(mut self) {
-        for _ in 0..1024 {
-            let had = self.printed.len();
-            self.typed.clear();
-            self.pass_on();
-            let idle = had == 0 && self.printed.is_empty();
-            if idle || self.printed.is_empty() && !self.master_open {
-                break;
+        self.typed.clear();
+        self.stdin_open = false;
+        while self.master_open || !self.printed.is_empty() {
+            let (fd, events, patience) = match self.printed.is_empty() {
+                true => (self.master.as_fd(), PollFlags::POLLIN, 50u16),
+                false => (STDOUT, PollFlags::POLLOUT, 10_000),
+            };
+            let mut wanted = [PollFd::new(fd, events)];
+            match nix::poll::poll(&mut wanted, patience) {
+                Ok(1..) | Err(Errno::EINTR) => {}
+                _ => break,
             }
+            self.pass_on();
         }
     }
 }
