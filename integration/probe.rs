@@ -174,7 +174,7 @@ impl Request {
                 "--signal-self" => request.signal_self = value().parse().ok(),
                 "--exit" => request.exit = value().parse().unwrap_or(98),
                 "--read" | "--write" | "--stat" | "--list" | "--label" | "--open" | "--try" | "--mknod"
-                | "--syscall" | "--put" | "--make" | "--attack-exe" | "--spy" => {
+                | "--syscall" | "--put" | "--make" | "--mkdir" | "--attack-exe" | "--spy" => {
                     let value = value();
                     request.actions.push((option, value));
                 }
