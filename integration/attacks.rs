@@ -47,7 +47,17 @@ tests![
     exec_cgroup_can_not_leave_the_container,
     a_fake_fd_directory_does_not_keep_the_root_writable,
     exec_adds_no_inheritable_capability,
-    the_pid_file_does_not_follow_a_link;
+    the_pid_file_does_not_follow_a_link,
+    links_for_dev_proc_and_sys_make_nothing_on_the_host_in_a_user_namespace,
+    a_device_is_not_mounted_on_what_the_image_has_put_there,
+    devices_swapped_for_links_stay_inside,
+    a_tree_swapped_while_it_is_copied_shows_nothing_of_the_host,
+    a_copy_up_of_endless_directories_is_an_error,
+    a_copy_up_is_memory_of_the_container,
+    a_link_is_not_copied_to_the_host,
+    a_link_for_dev_console_is_not_followed,
+    a_terminal_from_a_fake_devpts_is_refused,
+    a_terminal_of_exec_from_a_fake_devpts_is_refused;
     serial: core_pattern_and_friends_are_untouched,
 ];
 
@@ -261,7 +271,7 @@ fn only_standard_fds(seen: &Seen) -> Outcome {
 }
 
 /// The facts that a container in the background prints, as soon as they are there.
-fn facts_of(output: &Output) -> Outcome<Seen> {
+pub fn facts_of(output: &Output) -> Outcome<Seen> {
     for _ in 0..1000 {
         let text = fs::read_to_string(&output.stdout_path)?;
         if text.ends_with('\n') {
@@ -651,5 +661,252 @@ fn core_pattern_and_friends_are_untouched(case: &Case) -> Outcome {
     let script = "for f in /proc/sys/kernel/core_pattern /proc/sys/kernel/hostname; do echo x >$f; done; true";
     case.docker_like()?.shell(script).run(case)?.succeeds()?;
     ensure!(read() == before, "they are {:?}", read());
+    Ok(())
+}
+
+/// A bundle in a user namespace, with a rootfs that belongs to its root.
+fn in_userns(bundle: Bundle) -> Outcome<Bundle> {
+    let ids = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    let bundle = bundle.with("/linux/uidMappings", ids.clone()).with("/linux/gidMappings", ids);
+    bundle.with("/linux/namespaces/-", json!({"type": "user"})).owned_by(100_000)
+}
+
+/// A directory that plays the host, in which root of the container may do what he likes if he gets there.
+fn open_host(case: &Case) -> Outcome<PathBuf> {
+    let host = host(case)?;
+    crate::bundle::give_away(&host, 100_000)?;
+    Ok(host)
+}
+
+fn links_for_dev_proc_and_sys_make_nothing_on_the_host_in_a_user_namespace(case: &Case) -> Outcome {
+    let host = open_host(case)?;
+    let up = PathBuf::from(format!("{}{}", "../".repeat(20), host.strip_prefix("/").unwrap_or(&host).display()));
+    let device = json!([{"type": "c", "path": "/dev/deep/er/mine", "major": 1, "minor": 3, "fileMode": 0o666}]);
+    for target in [&host, &up] {
+        let bundle = in_userns(case.bundle()?)?.with("/linux/devices", device.clone());
+        fs::remove_dir(bundle.rootfs().join("dev"))?;
+        symlink(target, bundle.rootfs().join("dev"))?;
+        seen_if_it_ran(&bundle.run(case)?)?;
+        untouched(&host)?;
+        for (name, kind) in [("proc", "proc"), ("sys", "sysfs")] {
+            let mount = json!([{"destination": format!("/{name}"), "type": kind, "source": kind}]);
+            let bundle = in_userns(case.bundle()?)?.with("/mounts", mount);
+            let bundle = bundle.with("/linux/namespaces/-", json!({"type": "network"}));
+            fs::remove_dir(bundle.rootfs().join(name))?;
+            symlink(target, bundle.rootfs().join(name))?;
+            bundle.run(case)?.fails(1, name)?;
+            untouched(&host)?;
+        }
+    }
+    Ok(())
+}
+
+fn a_device_is_not_mounted_on_what_the_image_has_put_there(case: &Case) -> Outcome {
+    let host = open_host(case)?;
+    let link_to_host = |path: &Path| Ok(symlink(host.join("canary"), path)?);
+    let link_inside = |path: &Path| Ok(symlink("/etc/passwd", path)?);
+    let fifo = |path: &Path| Ok(nix::unistd::mkfifo(path, Mode::from_bits_truncate(0o666))?);
+    let directory = |path: &Path| Ok(fs::create_dir(path)?);
+    let full = |path: &Path| Ok(fs::write(path, "something")?);
+    let plants: [&dyn Fn(&Path) -> Outcome; 5] = [&link_to_host, &link_inside, &fifo, &directory, &full];
+    for plant in plants {
+        for with_userns in [true, false] {
+            let bundle = case.bundle()?.probe(&["--read", "/etc/passwd"]);
+            let bundle = if with_userns { in_userns(bundle)? } else { bundle };
+            plant(&bundle.rootfs().join("dev/null"))?;
+            bundle.run(case)?.fails(1, "/dev/null")?;
+            untouched(&host)?;
+        }
+    }
+    Ok(())
+}
+
+fn devices_swapped_for_links_stay_inside(case: &Case) -> Outcome {
+    let host = open_host(case)?;
+    let bundle = in_userns(case.bundle()?)?.probe(&["--quiet"]);
+    let dev = bundle.rootfs().join("dev");
+    symlink(host.join("new"), dev.join("link"))?;
+    fs::write(dev.join("null"), "")?;
+    bundle.write()?;
+    swapping(&dev.join("null"), &dev.join("link"), || {
+        for _ in 0..30 {
+            seen_if_it_ran_quietly(&case.run(&bundle.run_arguments())?)?;
+            untouched(&host)?;
+        }
+        Ok(())
+    })
+}
+
+fn a_tree_swapped_while_it_is_copied_shows_nothing_of_the_host(case: &Case) -> Outcome {
+    let host = host(case)?;
+    fs::set_permissions(host.join("canary"), fs::Permissions::from_mode(0o600))?;
+    let mount = json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]});
+    let script = "cat /data/file /data/sub/canary /data/sub/file 2>/dev/null; true";
+    let bundle = case.bundle()?.with("/mounts/-", mount).shell(script);
+    let rootfs = bundle.rootfs();
+    let up = |name: &str| format!("{}{}/{name}", "../".repeat(20), host.strip_prefix("/").unwrap_or(&host).display());
+    for dir in ["data/sub", "other"] {
+        fs::create_dir_all(rootfs.join(dir))?;
+    }
+    fs::write(rootfs.join("data/file"), "a file\n")?;
+    fs::write(rootfs.join("data/sub/file"), "deep\n")?;
+    // Enough to read that there is time.
+    for number in 0..50 {
+        fs::write(rootfs.join(format!("data/filler-{number}")), "x".repeat(20_000))?;
+    }
+    symlink(up("canary"), rootfs.join("other/file"))?;
+    symlink(up(""), rootfs.join("other/sub"))?;
+    symlink(up(""), rootfs.join("other/data"))?;
+    bundle.write()?;
+    for name in ["data/file", "data/sub", "data"] {
+        let other = rootfs.join("other").join(Path::new(name).file_name().unwrap_or_default());
+        swapping(&rootfs.join(name), &other, || {
+            for _ in 0..20 {
+                let output = case.run(&bundle.run_arguments())?;
+                seen_if_it_ran_quietly(&output)?;
+                ensure!(!output.stdout.contains("of the host"), "{name}: {output}");
+                untouched(&host)?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn a_copy_up_of_endless_directories_is_an_error(case: &Case) -> Outcome {
+    let mount = json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]});
+    let bundle = case.bundle()?.with("/mounts/-", mount);
+    fs::create_dir_all(bundle.rootfs().join("data").join("d/".repeat(200)))?;
+    bundle.run(case)?.fails(1, "/data").map(drop)
+}
+
+fn a_copy_up_is_memory_of_the_container(case: &Case) -> Outcome {
+    // A file of the image that takes no space becomes zeros in memory.
+    if !case.has_controller("memory") {
+        return skip("there is no memory controller");
+    }
+    let mount = json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]});
+    let bundle = case.bundle()?.with("/mounts/-", mount).with("/linux/resources/memory/limit", json!(32 << 20));
+    fs::create_dir(bundle.rootfs().join("data"))?;
+    fs::File::create(bundle.rootfs().join("data/huge"))?.set_len(300 << 20)?;
+    bundle.run(case)?.fails(1, "").map(drop)
+}
+
+fn a_link_is_not_copied_to_the_host(case: &Case) -> Outcome {
+    let host = open_host(case)?;
+    symlink("target", case.dir.join("link"))?;
+    for option in ["copy-symlink", "dest-nofollow"] {
+        let source = if option == "copy-symlink" { case.dir.join("link") } else { PathBuf::from("/etc/hostname") };
+        let mount = json!({"destination": "/way/new", "type": "bind", "source": source, "options": ["bind", option]});
+        let bundle = case.bundle()?.with("/mounts/-", mount);
+        symlink(
+            format!("{}{}", "../".repeat(20), host.strip_prefix("/").unwrap_or(&host).display()),
+            bundle.rootfs().join("way"),
+        )?;
+        seen_if_it_ran(&bundle.run(case)?)?;
+        untouched(&host)?;
+    }
+    Ok(())
+}
+
+/// Runs a bundle with a terminal in the background; what became of it, and the terminal if there is one.
+fn run_with_terminal(case: &Case, bundle: &Bundle) -> Outcome<Output> {
+    let socket = crate::terminal::Socket::in_directory(&case.dir.join(format!("console-{}", case.next())))?;
+    bundle.write()?;
+    let mut arguments = bundle.run_arguments().to_vec();
+    let path = socket.path.to_string_lossy().into_owned();
+    arguments.splice(1..1, ["--detach".to_owned(), "--console-socket".to_owned(), path]);
+    case.runtime(&arguments).timeout(Duration::from_secs(8)).go()
+}
+
+fn devpts() -> Value {
+    json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]})
+}
+
+fn a_link_for_dev_console_is_not_followed(case: &Case) -> Outcome {
+    // CVE-2026-88264 and CVE-2025-52565: the terminal was mounted where a link of the image led.
+    let host = open_host(case)?;
+    for with_userns in [true, false] {
+        for target in [host.join("canary"), host.join("new"), PathBuf::from("/etc/passwd"), PathBuf::from("/etc/new")] {
+            let bundle = case.bundle()?.with("/mounts/-", devpts()).with("/process/terminal", json!(true));
+            let bundle = bundle.probe(&["--quiet", "--hold"]);
+            fs::create_dir(bundle.rootfs().join("dev/pts"))?;
+            symlink(&target, bundle.rootfs().join("dev/console"))?;
+            let bundle = if with_userns { in_userns(bundle)? } else { bundle };
+            let output = run_with_terminal(case, &bundle)?;
+            untouched(&host)?;
+            ensure!(!bundle.rootfs().join("etc/new").exists(), "a file was made where the link leads");
+            if output.status == 0 {
+                let text = case.run(&["exec", &bundle.id, "/probe", "--stat", "/etc/passwd"])?.succeeds()?.seen()?;
+                let kind = text.answer("stat", "/etc/passwd").get("type").cloned();
+                case.delete_force(&bundle.id)?;
+                ensure!(kind == Some(json!("f")), "the terminal lies on /etc/passwd");
+            } else {
+                output.fails(1, "/dev/console")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts something that is no terminal multiplexer of a devpts at a path.
+fn fake_ptmx(kind: &str, path: &Path) -> Outcome {
+    use nix::sys::stat::{SFlag, makedev, mknod};
+    let mode = Mode::from_bits_truncate(0o666);
+    match kind {
+        "file" => fs::write(path, "")?,
+        "fifo" => nix::unistd::mkfifo(path, mode)?,
+        "link" => symlink("/dev/null", path)?,
+        "null" => mknod(path, SFlag::S_IFCHR, mode, makedev(1, 3))?,
+        // The right number, but on another file system: which terminals it would make, the image decides.
+        _ => mknod(path, SFlag::S_IFCHR, mode, makedev(5, 2))?,
+    }
+    Ok(())
+}
+
+const FAKES: [&str; 5] = ["file", "fifo", "link", "null", "number"];
+
+fn a_terminal_from_a_fake_devpts_is_refused(case: &Case) -> Outcome {
+    for kind in FAKES {
+        let volume = case.dir.join(format!("pts-{kind}"));
+        fs::create_dir(&volume)?;
+        fake_ptmx(kind, &volume.join("ptmx"))?;
+        let mount = json!({"destination": "/dev/pts", "type": "bind", "source": volume, "options": ["bind"]});
+        for with_userns in [true, false] {
+            let bundle = case.bundle()?.with("/mounts/-", mount.clone()).with("/process/terminal", json!(true));
+            let bundle = if with_userns { in_userns(bundle)? } else { bundle };
+            run_with_terminal(case, &bundle)?.fails(1, "").map_err(|stop| within(stop, kind))?;
+        }
+        // Without any mount the directory is the image's.
+        let bundle = case.bundle()?.with("/process/terminal", json!(true));
+        fs::create_dir(bundle.rootfs().join("dev/pts"))?;
+        fake_ptmx(kind, &bundle.rootfs().join("dev/pts/ptmx"))?;
+        run_with_terminal(case, &bundle)?.fails(1, "").map_err(|stop| within(stop, kind))?;
+    }
+    Ok(())
+}
+
+fn a_terminal_of_exec_from_a_fake_devpts_is_refused(case: &Case) -> Outcome {
+    let caps = json!({"bounding": ["CAP_SYS_ADMIN"], "effective": ["CAP_SYS_ADMIN"], "permitted": ["CAP_SYS_ADMIN"]});
+    for with_userns in [true, false] {
+        // The payload hides its devpts under a directory of the image.
+        let bundle = case.bundle()?.with("/mounts/-", devpts()).with("/process/capabilities", caps.clone());
+        let bundle = bundle.shell("/bin/busybox mount --bind /fake /dev/pts && echo up; exec sleep 1000");
+        fs::create_dir(bundle.rootfs().join("fake"))?;
+        fs::create_dir(bundle.rootfs().join("dev/pts"))?;
+        let bundle = if with_userns { in_userns(bundle)? } else { bundle };
+        let container = case.run_detached(&bundle)?;
+        container.prints("up")?;
+        for kind in FAKES {
+            let _ = fs::remove_file(bundle.rootfs().join("fake/ptmx"));
+            fake_ptmx(kind, &bundle.rootfs().join("fake/ptmx"))?;
+            let socket = crate::terminal::Socket::in_directory(&case.dir.join(format!("console-{}", case.next())))?;
+            let path = socket.path.to_string_lossy().into_owned();
+            let arguments = ["exec", "--detach", "--tty", "--console-socket", &path, &container.id, "/bin/sleep", "9"];
+            let output = case.runtime(&arguments).timeout(Duration::from_secs(6)).go()?;
+            output.fails(255, "").map_err(|stop| within(stop, kind))?;
+        }
+        container.end()?;
+    }
     Ok(())
 }

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::caller::Caller;
 use crate::ensure;
 use crate::harness::{Case, Outcome, Stop};
+use crate::invoker::Invoker;
 use crate::runtime::{Container, Output};
 
 /// What a check of facts returns: why it does not hold.
@@ -34,13 +34,19 @@ pub struct Bundle {
     /// What becomes config.json, for root and with cgroups as files.
     pub config: Value,
     /// Who calls the runtime with it.
-    caller: Caller,
+    invoker: Invoker,
 }
 
 impl Bundle {
     /// The root file system.
     pub fn rootfs(&self) -> PathBuf {
         self.dir.join("rootfs")
+    }
+
+    /// The same for another container.
+    #[must_use]
+    pub fn again(self, case: &Case) -> Bundle {
+        Bundle { id: case.id(), ..self }
     }
 
     /// Sets a property by its JSON pointer; `/-` at the end appends to an array.
@@ -85,7 +91,7 @@ impl Bundle {
 
     /// Writes config.json.
     pub fn write(&self) -> Outcome {
-        Ok(fs::write(self.dir.join("config.json"), self.caller.adapt(&self.config).to_string())?)
+        Ok(fs::write(self.dir.join("config.json"), self.invoker.adapt(&self.config).to_string())?)
     }
 
     /// The arguments of `run` for this bundle.
@@ -129,7 +135,7 @@ impl Case<'_> {
     /// Whether limits of a controller can be set in this view.
     pub fn has_controller(&self, controller: &str) -> bool {
         if self.machine.cgroup2 {
-            let file = self.machine.caller.cgroup2().join("cgroup.controllers");
+            let file = self.machine.invoker.cgroup2().join("cgroup.controllers");
             let controllers = fs::read_to_string(file).unwrap_or_default();
             return controllers.split_whitespace().any(|name| name == controller);
         }
@@ -141,7 +147,7 @@ impl Case<'_> {
         let config = serde_json::from_str(text).map_err(|error| format!("the base is no JSON: {error}"))?;
         let id = self.id();
         let dir = self.dir.join(format!("bundle-{id}"));
-        let bundle = Bundle { id, dir, config, caller: self.machine.caller.clone() };
+        let bundle = Bundle { id, dir, config, invoker: self.machine.invoker.clone() };
         self.make_rootfs(&bundle.rootfs())?;
         Ok(bundle)
     }

@@ -280,10 +280,11 @@ fn masks_and_readonly_paths_depend_on_their_lists(case: &Case) -> Outcome {
 fn limits_from_outside_depend_on_their_properties(case: &Case) -> Outcome {
     let value = |pid: i32, controller: &str, v1: &str, v2: &str| -> Result<String, String> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(|error| error.to_string())?;
-        let path = text.lines().filter_map(|line| line.split_once("/corten-test/")).map(|(_, path)| path).next();
-        let path = path.ok_or_else(|| format!("it is nowhere below /corten-test: {text}"))?;
-        let dir = if case.machine.cgroup2 { String::new() } else { format!("{controller}/") };
-        let file = format!("/sys/fs/cgroup/{dir}corten-test/{path}/{}", if case.machine.cgroup2 { v2 } else { v1 });
+        let (dir, file) = if case.machine.cgroup2 { ("", v2) } else { (controller, v1) };
+        let mut lines = text.lines().filter(|line| !case.machine.cgroup2 || line.starts_with("0::"));
+        let path = lines.find(|line| line.contains("corten-test")).and_then(|line| line.splitn(3, ':').nth(2));
+        let path = path.ok_or_else(|| format!("it is nowhere below corten-test: {text}"))?;
+        let file = format!("/sys/fs/cgroup/{dir}{path}/{file}");
         let text = fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
         Ok(text.trim().to_owned())
     };

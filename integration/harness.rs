@@ -17,7 +17,7 @@ use std::{env, fs};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::caller::Caller;
+use crate::invoker::Invoker;
 use crate::leftovers::{self, Mountinfo};
 use crate::runtime;
 
@@ -126,7 +126,7 @@ pub struct Machine {
     /// What the machine is called in known-differences.tsv: host, v2, or a set-up of integration/vm/suite.
     pub setup: String,
     /// Who calls the runtime.
-    pub caller: Caller,
+    pub invoker: Invoker,
     /// By how much all time limits are multiplied, for a machine without hardware of its own is slow.
     pub patience: u32,
     /// Whether /sys/fs/cgroup is a cgroup2.
@@ -297,12 +297,12 @@ pub fn main(modules: &[(&str, &[Test])]) -> ExitCode {
 /// Makes the machine ready while this process still has one thread: a thread of another mount namespace could not be
 /// brought back.
 fn prepare(options: &Options) -> Result<Machine, String> {
-    let caller = Caller::look(options.systemd)?;
+    let invoker = Invoker::look(options.systemd)?;
     let runtime = runtime_under_test()?;
     let (name, version) = name_and_version(&runtime)?;
     // The probe is built before the mount namespace changes, in case cargo has to build it.
     let probe = probe()?;
-    let real_root = if caller.is_rootless() { None } else { enter_private_mounts(options.view, &name)? };
+    let real_root = if invoker.is_rootless() { None } else { enter_private_mounts(options.view, &name)? };
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("become a subreaper: {error}"))?;
     let tmp = env::temp_dir().join(format!("corten-it-{}", std::process::id()));
     fs::create_dir(&tmp).map_err(|error| format!("make {}: {error}", tmp.display()))?;
@@ -314,10 +314,10 @@ fn prepare(options: &Options) -> Result<Machine, String> {
     let cgroup2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     runtime::start_reaper();
     let mounts = Mountinfo::read();
-    let state = caller.state();
+    let state = invoker.state();
     let (view, patience) = (options.view, options.patience);
     let setup = options.setup.clone().unwrap_or_else(|| if view == View::V2 { "v2" } else { "host" }.to_owned());
-    Ok(Machine { runtime, name, version, view, setup, caller, patience, cgroup2, tmp, state, mounts, real_root })
+    Ok(Machine { runtime, name, version, view, setup, invoker, patience, cgroup2, tmp, state, mounts, real_root })
 }
 
 /// A mount namespace of the harness's own, with the cgroup mounts that were asked for; returns the box of [`show_v2`].
@@ -506,8 +506,8 @@ fn not_here(machine: &Machine, test: &str) -> Option<&'static str> {
         let mut columns = line.split('\t');
         let (setup, name, reason) = (columns.next()?, columns.next()?, columns.next()?);
         let applies = match setup {
-            "rootless" => machine.caller.is_rootless(),
-            "systemd" => machine.caller.systemd,
+            "rootless" => machine.invoker.is_rootless(),
+            "systemd" => machine.invoker.systemd,
             setup => setup == machine.setup,
         };
         (applies && name == test).then_some(reason)

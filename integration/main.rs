@@ -7,7 +7,7 @@
 //! ```
 //!
 //! As root everything happens in a private mount namespace; `--view v2` replaces the machine's cgroup mounts there
-//! by one cgroup2. Called by an ordinary user it adapts each config.json (`caller.rs`); `--systemd` passes
+//! by one cgroup2. Called by an ordinary user it adapts each config.json (`invoker.rs`); `--systemd` passes
 //! `--systemd-cgroup`. integration/vm/suite runs it in virtual machines. Each test has a directory, a `--root` and
 //! container ids of its own, and fails when it leaves anything behind. What another runtime is known to do differently is
 //! listed in `known-differences.tsv`, what a set-up does not try in `not-here.tsv`.
@@ -26,7 +26,6 @@
 mod attacks;
 mod broken_input;
 mod bundle;
-mod caller;
 mod callers;
 mod cgroups;
 mod commands;
@@ -38,6 +37,8 @@ mod exec;
 mod golden;
 mod harness;
 mod hooks;
+mod idmaps;
+mod invoker;
 mod kill_points;
 mod leftovers;
 mod lifecycle;
@@ -45,6 +46,7 @@ mod limits;
 mod lsm;
 mod masks;
 mod mount_options;
+mod mount_sources;
 mod mounts;
 mod namespaces;
 mod netdev;
@@ -53,6 +55,7 @@ mod process;
 mod rdt;
 mod recovery;
 mod resctrl;
+mod rootless;
 mod runtime;
 mod scheduling;
 mod seccomp;
@@ -75,6 +78,9 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("userns", userns::TESTS),
     ("time_namespace", time_namespace::TESTS),
     ("mount_options", mount_options::TESTS),
+    ("mount_sources", mount_sources::TESTS),
+    ("idmaps", idmaps::TESTS),
+    ("rootless", rootless::TESTS),
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("limits", limits::TESTS),

@@ -17,6 +17,7 @@
 //! --put PATH=TEXT         writes TEXT into PATH
 //! --notify TEXT           sends TEXT to $NOTIFY_SOCKET
 //! --make PATH             makes a new file and tells its status or the errno
+//! --mkdir PATH            errno of making (and removing) a directory
 //! --stdin                 adds what stdin holds    --out FILE    prints into FILE instead (for hooks)
 //! --network               adds the network devices
 //! --quiet  --hold  --sleep SECONDS  --wait-signal N  --signal-self N  --exit N
@@ -214,6 +215,7 @@ impl Request {
                     Ok(_) => stat(argument),
                     Err(error) => json!({"errno": errno_name(&error)}),
                 },
+                "--mkdir" => json!(outcome(fs::create_dir(argument).and_then(|()| fs::remove_dir(argument)))),
                 "--attack-exe" => attack_executables(argument),
                 "--spy" => spy(argument),
                 _ => json!(in_a_child(argument)),

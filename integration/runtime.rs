@@ -123,7 +123,7 @@ impl Case<'_> {
                 .env("XDG_RUNTIME_DIR", &self.dir.join("run").to_string_lossy()),
         };
         invocation.command.arg("--root").arg(self.root());
-        if self.machine.caller.systemd {
+        if self.machine.invoker.systemd {
             invocation.command.arg("--systemd-cgroup");
         }
         invocation.command.args(globals).args(arguments);
@@ -136,7 +136,7 @@ impl Case<'_> {
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         // The tag makes each process of this test findable; a container must not see it (attacks.rs).
         command.env("HOME", "/root").env("CORTEN_IT", &self.tag).current_dir(&self.dir);
-        if self.machine.caller.is_rootless() {
+        if self.machine.invoker.is_rootless() {
             // Where a user's own systemd manager is found.
             let names = ["HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"];
             command.envs(names.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));

@@ -327,13 +327,15 @@ fn the_last_words_of_a_fast_program_are_not_lost(case: &Case) -> Outcome {
 }
 
 /// A console socket that is listening.
-struct Socket {
+pub struct Socket {
     listener: UnixListener,
-    path: PathBuf,
+    /// What `--console-socket` gets.
+    pub path: PathBuf,
 }
 
 impl Socket {
-    fn in_directory(dir: &Path) -> Outcome<Socket> {
+    /// A new one in a directory that is made for it.
+    pub fn in_directory(dir: &Path) -> Outcome<Socket> {
         fs::create_dir_all(dir)?;
         // The path itself may be too long for bind.
         let open = File::open(dir)?;
@@ -343,7 +345,7 @@ impl Socket {
     }
 
     /// The descriptor that was sent, and the bytes beside it.
-    fn receives(&self) -> Outcome<(OwnedFd, String)> {
+    pub fn receives(&self) -> Outcome<(OwnedFd, String)> {
         let (connection, _) = self.listener.accept()?;
         let mut bytes = [0u8; 256];
         let mut space = nix::cmsg_space!([RawFd; 2]);

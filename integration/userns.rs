@@ -1,7 +1,6 @@
 //! User namespaces made by root: mappings, what belongs to them, and everything that works differently inside.
 
 use std::fs;
-use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use crate::bundle::{Bundle, Check, Property, Seen, property, set};
 use crate::harness::{Case, Outcome, skip};
 use crate::runtime::{Container, Output};
+use crate::terminal::Socket;
 use crate::{ensure, tests};
 
 tests![
@@ -627,31 +627,8 @@ fn runtime_hooks_see_the_host_and_container_hooks_the_container(case: &Case) -> 
     Ok(())
 }
 
-/// Receives the terminal that has been sent to a socket.
-#[allow(unsafe_code, reason = "descriptors that arrive in a message have no owner yet")]
-pub fn receive_terminal(listener: &std::os::unix::net::UnixListener) -> Outcome<OwnedFd> {
-    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-    use std::os::fd::AsRawFd as _;
-    listener.set_nonblocking(true)?;
-    let (stream, _) = listener.accept()?;
-    let mut bytes = [0_u8; 256];
-    let mut iov = [std::io::IoSliceMut::new(&mut bytes)];
-    let mut space = nix::cmsg_space!([i32; 1]);
-    let message = recvmsg::<()>(stream.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    for part in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(fds) = part
-            && let Some(fd) = fds.first()
-        {
-            // SAFETY: the kernel has just made this descriptor for us.
-            return Ok(unsafe { OwnedFd::from_raw_fd(*fd) });
-        }
-    }
-    Err("no terminal has arrived".into())
-}
-
 fn a_terminal_belongs_to_the_user(case: &Case) -> Outcome {
-    let path = case.dir.join("console");
-    let listener = std::os::unix::net::UnixListener::bind(&path)?;
+    let socket = Socket::in_directory(&case.dir.join("console"))?;
     let pts = json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
         "options": ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]});
     let bundle = in_userns(case.bundle()?)?.with("/mounts/-", dev_mount()).with("/mounts/-", pts);
@@ -660,9 +637,12 @@ fn a_terminal_belongs_to_the_user(case: &Case) -> Outcome {
     let bundle = bundle.shell(script);
     bundle.write()?;
     let mut arguments: Vec<String> = bundle.run_arguments().to_vec();
-    arguments.splice(1..1, ["--detach".to_owned(), "--console-socket".to_owned(), path.to_string_lossy().into_owned()]);
+    arguments.splice(
+        1..1,
+        ["--detach".to_owned(), "--console-socket".to_owned(), socket.path.to_string_lossy().into_owned()],
+    );
     case.run(&arguments)?.succeeds()?;
-    let terminal = receive_terminal(&listener)?;
+    let (terminal, _) = socket.receives()?;
     let mut text = Vec::new();
     // The last reader of a pseudo-terminal is told EIO.
     let _ = std::io::Read::read_to_end(&mut fs::File::from(terminal), &mut text);

@@ -5,6 +5,7 @@ use crate::files;
 use nix::errno::Errno;
 use std::path::Path;
 
+const CAP_SETGID: u64 = 1 << 6;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// The runtime's own privileges and signals.
@@ -46,6 +47,11 @@ impl Caller {
 }
 
 impl Caller {
+    /// Whether it is its user namespace, and nothing else, that decides if this process may change its groups.
+    pub fn has_groups_of_userns(&self) -> bool {
+        self.is_nested && self.permitted & CAP_SETGID != 0
+    }
+
     /// Whether this error of making a cgroup is one that a user without rights there has to live with.
     pub fn may_do_without_cgroup(&self, error: &Error) -> bool {
         let refused = matches!(error.errno(), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS));

@@ -116,7 +116,7 @@ pub struct Cgroups {
     pub swap_with_memory: bool,
 }
 
-/// What the child needs to get into its cgroups, and what `attach_cgroups` shows of them.
+/// What the child needs to get into its cgroups, and what `mounts::attach_late` shows of them.
 pub struct Entrance {
     /// v2 and hybrid: the directory to be born in.
     pub into: Option<OwnedFd>,

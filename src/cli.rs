@@ -4,6 +4,8 @@
 //! the rules that runc's callers know.
 
 // The path is spelled out for the program that writes the man pages, which takes this file as a module of its own.
+#[path = "cli/interval.rs"]
+mod interval;
 #[path = "cli/words.rs"]
 mod words;
 
@@ -332,7 +334,7 @@ pub struct EventsArgs {
     pub id: String,
     /// Time between two lines of statistics, like 5s or 100ms
     #[arg(long, value_name = "TIME", default_value = "5s", allow_hyphen_values = true)]
-    #[arg(value_parser = crate::events::parse_interval)]
+    #[arg(value_parser = interval::parse)]
     pub interval: i64,
     /// Print the statistics once
     #[arg(long)]
@@ -457,11 +459,11 @@ fn typed(definition: &mut clap::Command, plain: &[OsString]) -> std::result::Res
 
 /// What runc would say of a value that makes no sense.
 fn explain(wrong: &clap::Error, words: &Words) -> String {
-    if let (Some(ContextValue::String(argument)), Some(ContextValue::String(value)), Some(why)) =
-        (wrong.get(ContextKind::InvalidArg), wrong.get(ContextKind::InvalidValue), wrong.source())
+    if let (Some(ContextValue::String(argument)), Some(ContextValue::String(value))) =
+        (wrong.get(ContextKind::InvalidArg), wrong.get(ContextKind::InvalidValue))
         && let Some(flag) = words.flag_of(argument)
     {
-        return format!("invalid value {value:?} for flag -{flag}: {why}");
+        return format!("invalid value {value:?} for flag -{flag}: parse error");
     }
     let text = wrong.to_string();
     text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_string()

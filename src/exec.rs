@@ -404,11 +404,10 @@ impl Child<'_> {
     /// Joins the rest of the container's namespaces; whether its user namespace lets nobody change his groups.
     fn join(&self) -> Result<bool> {
         let joined = &self.joined;
-        if joined.after.is_empty() {
-            return Ok(false);
+        if !joined.after.is_empty() {
+            sys::setns(joined.init_pidfd.as_fd(), joined.after)
+                .context(|| format!("join the container: setns(pidfd, {:?})", joined.after))?;
         }
-        sys::setns(joined.init_pidfd.as_fd(), joined.after)
-            .context(|| format!("join the container: setns(pidfd, {:?})", joined.after))?;
         let has_userns = joined.after.contains(CloneFlags::CLONE_NEWUSER);
         if has_userns {
             userns::become_root(self.exec.process.uid, self.exec.process.gid)?;
@@ -418,7 +417,7 @@ impl Child<'_> {
         if joined.after.contains(CloneFlags::CLONE_NEWPID) {
             self.hand_over()?;
         }
-        Ok(has_userns && !sys::may_set_groups())
+        Ok((has_userns || self.exec.caller.has_groups_of_userns()) && !sys::may_set_groups())
     }
 
     /// A PID namespace that this process has joined is only for its children.

@@ -115,7 +115,7 @@ impl Init<'_> {
         let mut tree = Tree::new(root, rootfs.mount_label.as_deref());
         if rootfs.pivot {
             rootfs::attach(rootfs, sources)?;
-            mounts::attach_all(&mut tree, rootfs, sources)?;
+            mounts::attach_early(&mut tree, rootfs, sources)?;
         }
 
         // The pid is on disk now, so that whatever follows can be undone by anybody.
@@ -124,8 +124,8 @@ impl Init<'_> {
         if self.plan.namespaces.creates(CloneFlags::CLONE_NEWCGROUP) {
             unshare(CloneFlags::CLONE_NEWCGROUP).context(|| "unshare(CLONE_NEWCGROUP)")?;
         }
-        if let Some(view) = &self.view {
-            mounts::attach_cgroups(&mut tree, rootfs, sources, view)?;
+        if rootfs.pivot {
+            mounts::attach_late(&mut tree, rootfs, sources, self.view.as_ref())?;
         }
         devices::make(&tree, &rootfs.devices, sources.nodes.as_ref())?;
         if rootfs.pivot && rootfs.own_dev {
@@ -201,7 +201,8 @@ impl Init<'_> {
             namespaces::enter_new_time_namespace()?;
         }
         self.unshare_network()?;
-        Ok(namespaces.has(CloneFlags::CLONE_NEWUSER) && !sys::may_set_groups())
+        let may_be_fixed = namespaces.has(CloneFlags::CLONE_NEWUSER) || self.caller.has_groups_of_userns();
+        Ok(may_be_fixed && !sys::may_set_groups())
     }
 
     /// What is made from here on belongs to root in the container. The change of user has disarmed what makes us die with

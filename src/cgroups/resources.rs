@@ -127,7 +127,8 @@ pub struct RdmaLimit {
 impl Resources {
     /// Whether there is any limit, apart from devices.
     pub fn limit_anything(&self) -> bool {
-        *self != Resources { devices: self.devices.clone(), ..Resources::default() }
+        let (devices, whence) = (self.devices.clone(), self.whence.clone());
+        *self != Resources { devices, whence, ..Resources::default() }
     }
 
     /// Checks the values. `whence` says where they come from, as error messages begin.

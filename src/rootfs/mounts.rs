@@ -298,9 +298,11 @@ impl Mount {
             return attached.context(|| "move_mount");
         }
         let mode = self.options.make_mode.unwrap_or(0o755);
-        if let Some((directory, name)) = tree.spot(&self.destination) {
+        // A file is also mounted on a link, which is to be followed.
+        let is_directory = !self.is_bind() || path::kind_of(mount)? == Kind::Directory;
+        if let Some((directory, name)) = tree.spot(&self.destination).filter(|_| is_directory) {
             let mut attached = sys::move_mount(mount, directory, &name);
-            if attached == Err(Errno::ENOENT) && path::kind_of(mount)? == Kind::Directory {
+            if attached == Err(Errno::ENOENT) {
                 let made = mkdirat(directory, name.as_c_str(), Mode::from_bits_truncate(mode));
                 // A dangling link exists for mkdir, and not for a look-up.
                 attached = made.and_then(|()| sys::move_mount(mount, directory, &name));
@@ -319,8 +321,12 @@ impl Mount {
         }
         sys::move_mount(mount, target.as_fd(), c"").map_err(|errno| {
             let error = Error::from(errno).context("move_mount");
-            let kinds = errno == Errno::EINVAL;
-            if kinds { error.hint("a file cannot be mounted on a directory, nor the reverse") } else { error }
+            match errno {
+                Errno::EINVAL => error.hint("a file cannot be mounted on a directory, nor the reverse"),
+                // The target is there, for it is open.
+                Errno::ENOENT => error.hint("the source was deleted, and the kernel mounts nothing that was"),
+                _ => error,
+            }
         })?;
         tree.done(target);
         Ok(())
@@ -429,20 +435,30 @@ impl std::fmt::Display for Mount {
     }
 }
 
-/// Attaches every mount in the listed order up to the cgroups: those are seen right only from inside them.
-pub fn attach_all(tree: &mut Tree<'_>, rootfs: &Rootfs, sources: &Sources) -> Result<()> {
-    let until = rootfs.mounts.iter().position(|mount| mount.source == Source::Cgroup);
-    attach_range(tree, rootfs, sources, 0..until.unwrap_or(rootfs.mounts.len()))
+/// The first mount that waits until this process is in its cgroups: those are seen right only from inside them, and what is
+/// copied into a tmpfs is memory of the container.
+fn first_late(rootfs: &Rootfs) -> usize {
+    let is_late = |mount: &Mount| mount.source == Source::Cgroup || mount.options.copy_up;
+    rootfs.mounts.iter().position(is_late).unwrap_or(rootfs.mounts.len())
 }
 
-/// Attaches the cgroups and what is listed after them.
-pub fn attach_cgroups(tree: &mut Tree<'_>, rootfs: &Rootfs, sources: &Sources, cgroup: &cgroups::View) -> Result<()> {
-    let Some(first) = rootfs.mounts.iter().position(|mount| mount.source == Source::Cgroup) else {
-        return Ok(());
-    };
-    for (position, mount) in rootfs.mounts.iter().enumerate().skip(first) {
-        match mount.source {
-            Source::Cgroup => attach_cgroup(tree, mount, cgroup, sources).context(|| mount.to_string())?,
+/// Attaches the mounts in the listed order up to the first that needs the cgroups.
+pub fn attach_early(tree: &mut Tree<'_>, rootfs: &Rootfs, sources: &Sources) -> Result<()> {
+    attach_range(tree, rootfs, sources, 0..first_late(rootfs))
+}
+
+/// Attaches the others.
+pub fn attach_late(
+    tree: &mut Tree<'_>,
+    rootfs: &Rootfs,
+    sources: &Sources,
+    cgroups: Option<&cgroups::View>,
+) -> Result<()> {
+    for (position, mount) in rootfs.mounts.iter().enumerate().skip(first_late(rootfs)) {
+        match (&mount.source, cgroups) {
+            (Source::Cgroup, Some(view)) => {
+                attach_cgroup(tree, mount, view, sources).context(|| mount.to_string())?;
+            }
             _ => attach_range(tree, rootfs, sources, position..position + 1)?,
         }
     }

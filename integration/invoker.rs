@@ -1,7 +1,7 @@
 //! Who calls the runtime, and what that changes in a config.json: an ordinary user's containers have a user namespace and
 //! lie below the cgroup that systemd has delegated to him; with `--systemd-cgroup` the path of a cgroup is the name of a unit.
 //!
-//! The tests write what root would with cgroups as files. [`Caller::adapt`] turns that into what this caller has to write.
+//! The tests write what root would with cgroups as files. [`Invoker::adapt`] turns that into what this caller has to write.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::bundle::set;
 
 /// Who calls the runtime, and how.
 #[derive(Clone)]
-pub struct Caller {
+pub struct Invoker {
     /// An ordinary user, if it is one: what root in his containers is outside, and all other ids.
     mappings: Option<[Value; 2]>,
     /// With `--systemd-cgroup`.
@@ -21,18 +21,18 @@ pub struct Caller {
     cgroups: String,
 }
 
-impl Caller {
+impl Invoker {
     /// Looks who this process is.
-    pub fn look(systemd: bool) -> Result<Caller, String> {
+    pub fn look(systemd: bool) -> Result<Invoker, String> {
         if nix::unistd::geteuid().is_root() {
-            return Ok(Caller { mappings: None, systemd, cgroups: String::new() });
+            return Ok(Invoker { mappings: None, systemd, cgroups: String::new() });
         }
         let uids = mapping(nix::unistd::geteuid().as_raw(), "/etc/subuid")?;
         let gids = mapping(nix::unistd::getegid().as_raw(), "/etc/subgid")?;
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
         let parent = own.rsplit_once('/').map_or("", |(parent, _)| parent);
-        Ok(Caller { mappings: Some([uids, gids]), systemd, cgroups: parent.to_owned() })
+        Ok(Invoker { mappings: Some([uids, gids]), systemd, cgroups: parent.to_owned() })
     }
 
     /// Whether it is an ordinary user.
