@@ -32,7 +32,9 @@ tests![
     too_many_groups_are_an_error,
     a_refused_schema_says_why,
     exec_is_in_the_groups_of_the_container,
-    without_intel_rdt_resctrl_is_left_alone;
+    without_intel_rdt_resctrl_is_left_alone,
+    update_changes_the_schemata_or_nothing,
+    update_without_a_class_of_service_is_refused;
     serial: a_killed_create_leaves_no_group_after_delete_force,
 ];
 
@@ -372,5 +374,34 @@ fn a_killed_create_leaves_no_group_after_delete_force(case: &Case) -> Outcome {
             ensure!(names.len() == files, "{RESCTRL}/{directory} holds {names:?}");
         }
         Ok(())
+    })
+}
+
+fn update_changes_the_schemata_or_nothing(case: &Case) -> Outcome {
+    with_resctrl(case, |_| {
+        let container = case.create(&configured(case, json!({"l3CacheSchema": "L3:0=f"}))?)?;
+        let file = format!("{}/schemata", container.id);
+        let update = |flags: &[&str]| case.run(&[&["update", container.id.as_str()], flags].concat());
+        update(&["--l3-cache-schema", "L3:0=ff", "--mem-bw-schema", "MB:1=20"])?.succeeds()?;
+        let schemata = holds(&file)?;
+        ensure!(schemata.contains("L3:0=ff;1=7ff") && schemata.contains("MB:0=100;1=20"), "{schemata}");
+        // Neither a schema that resctrl refuses nor a limit that the kernel does leaves the other changed.
+        update(&["--l3-cache-schema", "L3:0=3", "--mem-bw-schema", "nonsense"])?.ends_with(1)?;
+        ensure!(holds(&file)? == schemata, "after a wrong schema it is {}", holds(&file)?);
+        if !case.machine.cgroup2 {
+            update(&["--l3-cache-schema", "L3:0=3", "--cpu-quota", "10"])?.fails(1, "cpu.cfs_quota_us")?;
+            ensure!(holds(&file)? == schemata, "after a wrong limit it is {}", holds(&file)?);
+        }
+        case.delete_force(&container.id)
+    })
+}
+
+fn update_without_a_class_of_service_is_refused(case: &Case) -> Outcome {
+    with_resctrl(case, |resctrl| {
+        let container = case.create(&case.bundle()?)?;
+        let output = case.run(&["update", "--mem-bw-schema", "MB:1=20", &container.id])?;
+        output.fails(1, "no class of service")?;
+        ensure!(resctrl.journal().is_empty(), "resctrl was changed");
+        case.delete_force(&container.id)
     })
 }

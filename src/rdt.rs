@@ -170,6 +170,27 @@ impl Group {
         Ok(())
     }
 
+    /// `update`: changes the schemata of the container's class of service, all of them or none. What they were comes
+    /// back, for [`Group::restore`].
+    pub fn update(&self, schemata: &[&str]) -> Result<String> {
+        let former = files::read_text(&self.clos.join("schemata"))?;
+        for schema in schemata {
+            if let Err(error) = self.write_schemata(schema) {
+                return Err(match self.restore(&former) {
+                    Ok(()) => error,
+                    Err(left) => error.hint(format!("and undoing it failed: {left}")),
+                });
+            }
+        }
+        Ok(former)
+    }
+
+    /// Brings back what [`Group::update`] has changed.
+    pub fn restore(&self, former: &str) -> Result<()> {
+        let lines: Vec<&str> = former.lines().map(str::trim).collect();
+        self.write_schemata(&lines.join("\n"))
+    }
+
     fn write_schemata(&self, lines: &str) -> Result<()> {
         files::write_value(&self.clos.join("schemata"), &format!("{lines}\n")).map_err(explain)
     }
@@ -203,6 +224,12 @@ impl Group {
             false => Ok(()),
         }
     }
+}
+
+/// Whether the processor's share of a resource can be limited here: `L3` (CAT), `MB` (MBA).
+pub fn is_enabled(resource: &str) -> bool {
+    let schemata = files::read_text(&Path::new(RESCTRL).join("schemata")).unwrap_or_default();
+    schemata.lines().any(|line| line.trim_start().starts_with(resource))
 }
 
 fn make_directory(path: &Path) -> Result<()> {

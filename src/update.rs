@@ -7,7 +7,7 @@ use crate::cgroups::resources::Resources;
 use crate::cli::UpdateArgs;
 use crate::error::{Context, Error, Result};
 use crate::state::{Container, Lock, Status};
-use crate::{files, json, log};
+use crate::{files, json, log, rdt};
 use nix::fcntl::OFlag;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use std::num::IntErrorKind;
@@ -25,27 +25,37 @@ pub fn update(root: &Path, args: &UpdateArgs) -> Result<()> {
         Some(file) => read(file)?,
         None => from_flags(args)?,
     };
+    let schemata = schemata(args)?;
     container.lock(Lock::Exclusive)?;
     let record = container.record()?;
     if matches!(container.status(&record)?.0, Status::Creating | Status::Stopped) {
         return Err(Error::new("container not running"));
     }
-    if args.resources.is_none() {
-        refuse_rdt(args)?;
+    if schemata.is_empty() {
+        return record.cgroups.update(&resources);
     }
-    record.cgroups.update(&resources)
+    let group = record.rdt.as_ref().ok_or_else(|| {
+        Error::new("the container has no class of service whose schema could be changed")
+            .hint("it was created without linux.intelRdt")
+    })?;
+    let former = group.update(&schemata)?;
+    record.cgroups.update(&resources).map_err(|error| match group.restore(&former) {
+        Ok(()) => error,
+        Err(left) => error.hint(format!("and undoing it failed: {left}")),
+    })
 }
 
-/// No container of this version has a group of Intel's RDT whose schema could be changed.
-fn refuse_rdt(args: &UpdateArgs) -> Result<()> {
-    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    if given(&args.l3_cache_schema) {
+/// The schemata of Intel RDT that are asked for, beside a file of resources, too.
+fn schemata(args: &UpdateArgs) -> Result<Vec<&str>> {
+    let [l3_cache, mem_bw] =
+        [&args.l3_cache_schema, &args.mem_bw_schema].map(|text| text.as_deref().filter(|text| !text.is_empty()));
+    if l3_cache.is_some() && !rdt::is_enabled("L3") {
         return Err(Error::new("Intel RDT/CAT: l3 cache schema is not enabled"));
     }
-    if given(&args.mem_bw_schema) {
+    if mem_bw.is_some() && !rdt::is_enabled("MB") {
         return Err(Error::new("Intel RDT/MBA: memory bandwidth schema is not enabled"));
     }
-    Ok(())
+    Ok(l3_cache.into_iter().chain(mem_bw).collect())
 }
 
 /// Reads `linux.resources` from a file, or from stdin if it is called `-`.
