@@ -95,7 +95,7 @@ impl<'c> Place<'c> {
         let mut bundles = vec![
             ("true", config(json!(["true"])).to_string()),
             ("out3", config(json!(["sh", "-c", "echo out; echo err >&2; exit 3"])).to_string()),
-            ("signal", with("/mounts", json!([]), killed).to_string()),
+            ("signal", killed.to_string()),
             ("nobin", config(json!(["nosuchbin"])).to_string()),
             ("nopath", config(json!(["/nosuch"])).to_string()),
             ("nox", config(json!(["/etc/passwd"])).to_string()),
