@@ -89,7 +89,8 @@ fn additional_gids_add_to_those_of_the_container(case: &Case) -> Outcome {
 fn an_additional_gid_is_a_number(case: &Case) -> Outcome {
     let container = holding(case)?;
     for bad in ["root", "-1", "", "4294967296", "1x"] {
-        container.exec_flags(&["--additional-gids", bad, &container.id, "true"])?.ends_with(1)?;
+        let output = container.exec_flags(&["--additional-gids", bad, &container.id, "true"])?.ends_with(1)?;
+        ensure!(output.stderr.contains(&format!("invalid value {bad:?} for flag -additional-gids")), "{output}");
     }
     container.end()
 }

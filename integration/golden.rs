@@ -2,9 +2,9 @@
 //!
 //! A row has a name, a situation, the commands and flags that it needs, what is compared in a way of its own, and the
 //! arguments. A situation that ends in `!` is made for this row alone, and the container's status afterwards is compared,
-//! too. Always compared are the status, stdout, stderr, and what is in a log and a pid file that the arguments name, each
-//! after `Place::plain` has taken out what is different in any two runs: paths, ids, times, pids, the program's name,
-//! and from a help all but whose help it is. The fourth column changes that:
+//! too. Always compared are the status, stdout, stderr, the line "Incorrect Usage" on either, and what is in a log and a
+//! pid file that the arguments name, each after `Place::plain` has taken out what is different in any two runs: paths, ids,
+//! times, pids, the program's name, and from a help all but whose help it is. The fourth column changes that:
 //!
 //! | word | means |
 //! |---|---|
@@ -14,6 +14,7 @@
 //! | `ps` | stdout is a table of ps with the same header and as many processes |
 //! | `debug` | the log has lines of the level debug, and but for these is the same |
 //! | `file=PATH` | this JSON file is the same afterwards |
+//! | `tty` | the caller has a terminal |
 //! | `cwd=PATH`, `stdin=PATH` | the caller's working directory and what he has on stdin |
 //!
 //! What is different on purpose stands in `golden-differences.tsv` with the reason. What differs and is not listed there

@@ -168,7 +168,7 @@ impl<'m> Case<'m> {
         let name = format!("part{}", self.next());
         let (tag, dir) = (format!("{}-{name}", self.tag), self.dir.join(name));
         let (begun, user, counter) = (Instant::now(), AtomicU32::new(0), AtomicU32::new(0));
-        Case { machine: self.machine, tag, dir, begun, deadline: begun + timeout, user, counter }
+        Case { machine: self.machine, tag, dir, begun, deadline: begun + self.patience(timeout), user, counter }
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Answer(BTreeMap<&'static str, String>);
 
 /// Something that two answers do not have in common.
 pub struct Finding {
-    /// status, stdout, stderr, log, pid file, file, after
+    /// status, usage (the line "Incorrect Usage" and where it is), stdout, stderr, log, pid file, file, after
     pub what: &'static str,
     pub ours: String,
     pub theirs: String,
@@ -83,7 +83,9 @@ impl<'c> Place<'c> {
                     "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]}},
                 "root": {"path": rootfs},
                 "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},
-                    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}],
+                    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
+                    {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+                        "options": ["newinstance", "ptmxmode=0666", "mode=0620"]}],
                 "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}]}})
         };
         let with = |pointer: &str, value: Value, mut config: Value| {
@@ -104,6 +106,10 @@ impl<'c> Place<'c> {
             ("norootfs", with("/root/path", json!(self.dir.join("missing")), sleep.clone()).to_string()),
             ("annotated", with("/annotations", json!({"b": "1", "a": "", "c.d/e": "x y"}), sleep.clone()).to_string()),
             ("terminal", with("/process/terminal", json!(true), sleep.clone()).to_string()),
+            (
+                "shortterminal",
+                with("/process/terminal", json!(true), config(json!(["sh", "-c", "tty; exit 4"]))).to_string(),
+            ),
             ("emptyconfig", String::new()),
             ("cut", sleep.to_string().chars().take(100).collect()),
         ];
@@ -218,12 +224,15 @@ impl<'c> Place<'c> {
         } else {
             words.splice(0..0, ["--root".to_owned(), self.fill("{root}")]);
         }
+        let shell = |script: &str| self.case.program(Path::new("/bin/sh")).args(&["-c", script]).args(&[self.program]);
         let mut invocation = match row.option("stdin=") {
-            None => self.case.program(self.program),
-            Some(file) => {
-                let script = format!("exec \"$0\" \"$@\" <{}", self.fill(file));
-                self.case.program(Path::new("/bin/sh")).args(&["-c", &script]).args(&[self.program])
+            Some(file) => shell(&format!("exec \"$0\" \"$@\" <{}", self.fill(file))),
+            // `script` runs a line of the shell in a terminal.
+            None if row.compared.contains(&"tty") => {
+                let words: Vec<String> = words.drain(..).map(|word| format!("'{word}'")).collect();
+                shell(&format!("exec script -qec \"$0 {}\" /dev/null", words.join(" ")))
             }
+            None => self.case.program(self.program),
         };
         if let Some(dir) = row.option("cwd=") {
             invocation = invocation.cwd(Path::new(&self.fill(dir)));
@@ -269,7 +278,9 @@ impl<'c> Place<'c> {
             true => wanted.to_owned(),
             false => format!("{LACKS}{text}"),
         };
-        let (stdout, stderr) = (self.plain(&output.stdout), self.plain_log(&output.stderr));
+        // `script` echoes the end of its input at some time.
+        let (stdout, stderr) = (self.plain(&output.stdout).replace("^@", ""), self.plain_log(&output.stderr));
+        let (usage, stdout, stderr) = take_usage(&stdout, &stderr);
         let stdout = match row.option("out~") {
             Some(wanted) => has(&stdout, wanted),
             None if row.compared.contains(&"json") => json_shape(&stdout, literal),
@@ -295,6 +306,7 @@ impl<'c> Place<'c> {
             None => "none".to_owned(),
         });
         answer.0.insert("status", output.status.to_string());
+        answer.0.insert("usage", usage);
         answer.0.insert("stdout", stdout);
         answer.0.insert("stderr", row.option("err~").map_or_else(|| stderr.clone(), |wanted| has(&stderr, wanted)));
         answer.0.insert("log", log);
@@ -309,11 +321,13 @@ impl<'c> Place<'c> {
     fn plain(&self, text: &str) -> String {
         let text = text.replace(&*self.program.to_string_lossy(), "{program}");
         let text = text.replace(&*self.dir.to_string_lossy(), "{dir}").replace(&self.id, "{id}");
-        let text = text.replace("runc create failed: ", "create failed: ").replace("runc run failed: ", "run failed: ");
-        let text =
-            text.replace("corten create failed: ", "create failed: ").replace("corten run failed: ", "run failed: ");
-        // Words of its own, in which it calls itself by its name.
-        let text = text.replace(" if corten will ", " if runc will ");
+        let text = [" create failed: ", " run failed: ", " will detach ", " will not detach "].iter().fold(
+            text,
+            |text, part| {
+                text.replace(&format!("runc{part}"), &format!("NAME{part}"))
+                    .replace(&format!("corten{part}"), &format!("NAME{part}"))
+            },
+        );
         if let Some((before, help)) = text.split_once("NAME:\n   runc ") {
             let whose = help.split(" - ").next().unwrap_or_default();
             return format!("{before}<help {}>", if help.starts_with("- ") { "" } else { whose });
@@ -336,6 +350,19 @@ impl<'c> Place<'c> {
         // runc has warnings about cgroup v2.
         let lines = lines.into_iter().filter(|line| !(is_runc && line.starts_with('[') && line.contains(" warning] ")));
         mask_pids(&lines.collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// Takes the line "Incorrect Usage: ..." from where it is: with the stream, and what is left of stdout and stderr.
+fn take_usage(stdout: &str, stderr: &str) -> (String, String, String) {
+    let split = |text: &str| -> Option<(String, String)> {
+        let (line, rest) = text.split_once("\n\n").filter(|_| text.starts_with("Incorrect Usage"))?;
+        Some((line.to_owned(), rest.to_owned()))
+    };
+    match (split(stdout), split(stderr)) {
+        (Some((line, rest)), None) => (format!("stdout: {line}"), rest, stderr.to_owned()),
+        (None, Some((line, rest))) => (format!("stderr: {line}"), stdout.to_owned(), rest),
+        _ => (String::new(), stdout.to_owned(), stderr.to_owned()),
     }
 }
 
@@ -409,10 +436,13 @@ fn is_long_time(text: &str) -> bool {
     text.ends_with('Z') && text.len() > 20 && text.get(..19).is_some_and(|time| is_time(&format!("{time}Z")))
 }
 
-/// Only the keys, and of an array the first element.
+/// Only the keys, and of an array the first element. `throttling` in `events` may be left out if there is nothing in it.
 fn keys(value: &Value) -> Value {
     match value {
-        Value::Object(object) => Value::Object(object.iter().map(|(key, value)| (key.clone(), keys(value))).collect()),
+        Value::Object(object) => {
+            let rest = object.iter().filter(|(key, value)| *key != "throttling" || **value != json!({}));
+            Value::Object(rest.map(|(key, value)| (key.clone(), keys(value))).collect())
+        }
         Value::Array(array) => Value::Array(array.first().map(keys).into_iter().collect()),
         _ => Value::Null,
     }

@@ -146,9 +146,25 @@ pub fn number(text: &str) -> Result<u32, &'static str> {
     })
 }
 
+/// A group by number, strictly: nothing but decimal digits, and none that is no group (rule R17).
+pub fn id(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(id) if id != u32::MAX && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(id),
+        _ => Err(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::number;
+    use super::{id, number};
+
+    #[test]
+    fn groups_are_plain_decimal() {
+        assert_eq!(id("2000"), Ok(2000));
+        for text in ["", "x", "-1", "+1", " 1", "0x1", "1_0", "4294967295", "4294967296"] {
+            assert!(id(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn numbers_are_read_as_go_reads_them() {
