@@ -2,7 +2,7 @@
 //! `cargo run --example man DIR`. It is no part of the program, which would be larger with it.
 
 // Of these files only the definition is used.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 #[path = "../src/cli.rs"]
 mod cli;

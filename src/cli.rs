@@ -16,9 +16,8 @@ use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// A fast OCI container runtime, a drop-in for runc.
-///
-/// corten creates and runs containers from OCI bundles: a directory with a config.json and a root file system.
+/// A fast OCI container runtime, a drop-in for runc: it makes and runs containers from bundles, which are directories with
+/// a config.json and a root file system
 #[derive(Parser, Debug)]
 #[command(name = "corten", disable_version_flag = true, disable_help_subcommand = true)]
 pub struct Arguments {
@@ -210,6 +209,7 @@ pub struct ExecArgs {
 
 // `kill`
 #[derive(clap::Args, Debug)]
+#[command(override_usage = "corten kill [OPTIONS] <CONTAINER-ID> [SIGNAL]")]
 pub struct KillArgs {
     /// Obsolete; accepted, and then a stopped container is no error
     #[arg(short, long, hide = true)]
