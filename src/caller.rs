@@ -44,9 +44,7 @@ impl Caller {
             is_nested: namespace != "user:[4026531837]",
         })
     }
-}
 
-impl Caller {
     /// Whether it is its user namespace, and nothing else, that decides if this process may change its groups.
     pub fn has_groups_of_userns(&self) -> bool {
         self.is_nested && self.permitted & CAP_SETGID != 0

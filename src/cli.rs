@@ -10,6 +10,7 @@ mod parse;
 mod words;
 
 pub use parse::{Parsed, Wrong, help, parse};
+pub use words::decimal_id;
 
 use crate::error::{Error, Result};
 use clap::{Parser, Subcommand};

@@ -408,7 +408,7 @@ impl<'a> Launch<'a> {
                 }
                 Some(Message::Init(pid)) => self.adopt(Pid::from_raw(pid), socket)?,
                 Some(Message::Notify(number)) => {
-                    let handed = self.hand_over_listener(number);
+                    let handed = hand_over_listener(self.record, self.child.as_ref(), number, &self.state());
                     handed.map_err(|error| socket.last_words().map_or(error, in_init))?;
                 }
                 other => return Err(self.unexpected(other)),
@@ -425,18 +425,15 @@ impl<'a> Launch<'a> {
         }
     }
 
-    fn hand_over_listener(&self, number: i32) -> Result<()> {
-        let (Some(listener), Some((pid, pidfd))) = (&self.record.listener, &self.child) else {
-            return Err(Error::new("there is nobody to hand the seccomp listener to"));
-        };
-        let state = self.record.to_json(Status::Creating, Some(*pid));
-        listener.hand_over(pidfd.as_fd(), number, *pid, &state)
+    /// The container's state as hooks and agents are told it.
+    fn state(&self) -> String {
+        self.record.to_json(Status::Creating, self.child.as_ref().map(|(pid, _)| *pid))
     }
 
     #[allow(deprecated, reason = "prestart is deprecated in the specification, and engines still use it")]
     fn run_hooks(&mut self) -> Result<()> {
         self.hooks = true;
-        let state = self.record.to_json(Status::Creating, self.child.as_ref().map(|(pid, _)| *pid));
+        let state = self.state();
         let hooks = &self.plan.hooks;
         hooks::run("prestart", hooks.prestart().as_deref().unwrap_or_default(), &state, &self.outputs)?;
         hooks::run("createRuntime", hooks.create_runtime().as_deref().unwrap_or_default(), &state, &self.outputs)
@@ -444,10 +441,7 @@ impl<'a> Launch<'a> {
 
     /// The child has handed over to another one: that is init now.
     fn adopt(&mut self, pid: Pid, socket: &Socket) -> Result<()> {
-        let pidfd = sys::pidfd_open(pid).context(|| format!("pidfd_open({pid})"))?;
-        if let Some((first, _)) = self.child.replace((pid, pidfd)) {
-            let _ = nix::sys::wait::waitpid(first, None);
-        }
+        adopt(&mut self.child, pid)?;
         self.register(pid)?;
         let _ = socket.send(&Message::Adopted);
         Ok(())
@@ -495,6 +489,24 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
         }
     }
     Ok(existing)
+}
+
+/// A child has handed over to another process, which takes its place; the first one is reaped.
+pub fn adopt(child: &mut Option<(Pid, OwnedFd)>, pid: Pid) -> Result<()> {
+    let pidfd = sys::pidfd_open(pid).context(|| format!("pidfd_open({pid})"))?;
+    if let Some((first, _)) = child.replace((pid, pidfd)) {
+        let _ = nix::sys::wait::waitpid(first, None);
+    }
+    Ok(())
+}
+
+/// Gives the seccomp listener that a child is about to have as `number` to the container's agent; `state` is the
+/// container's as JSON.
+pub fn hand_over_listener(record: &Record, child: Option<&(Pid, OwnedFd)>, number: i32, state: &str) -> Result<()> {
+    let (Some(listener), Some((pid, pidfd))) = (&record.listener, child) else {
+        return Err(Error::new("there is nobody to hand the seccomp listener to"));
+    };
+    listener.hand_over(pidfd.as_fd(), number, *pid, state)
 }
 
 impl Launched {

@@ -81,8 +81,8 @@ fn kill_init(container: &Container) -> Result<()> {
     }
 }
 
-/// Removes cgroups, resctrl groups and state. Processes in the cgroups are killed only if init ever entered them, for before there can be
-/// none of ours, and if they did not end with init.
+/// Removes cgroups, resctrl groups and state. Processes in the cgroups are killed only if init ever entered them, for
+/// before there can be none of ours, and if they did not end with init.
 pub fn remove_all(container: &Container, record: &Record, entered: bool) -> Result<()> {
     if entered && !record.ends_with_init {
         record.cgroups.kill()?;

@@ -9,9 +9,9 @@
 //! to be in the PID namespace.
 
 use crate::caller::Caller;
-use crate::cli::ExecArgs;
+use crate::cli::{ExecArgs, decimal_id};
 use crate::error::{Context, Error, Result};
-use crate::init::die_with_parent;
+use crate::init::{die_with_parent, hand_over};
 use crate::namespaces::Visit;
 use crate::plan::{self, Process};
 use crate::process::Confinement;
@@ -176,10 +176,7 @@ fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
 }
 
 fn parse_id(text: &str, what: &str) -> Result<u32> {
-    match text.parse::<u32>() {
-        Ok(number) if number != u32::MAX && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
-        _ => Err(Error::new(format!("bad {what}: {text:?} is no number between 0 and 4294967294"))),
-    }
+    decimal_id(text).ok_or_else(|| Error::new(format!("bad {what}: {text:?} is no number between 0 and 4294967294")))
 }
 
 /// The container as seen by a process that is about to join it.
@@ -308,20 +305,13 @@ impl Exec<'_> {
             match socket.receive()? {
                 Some(Message::Ready) => return Ok(()),
                 Some(Message::Init(pid)) => {
-                    let pid = Pid::from_raw(pid);
-                    let pidfd = sys::pidfd_open(pid).context(|| format!("pidfd_open({pid})"))?;
-                    if let Some((first, _)) = self.child.replace((pid, pidfd)) {
-                        let _ = nix::sys::wait::waitpid(first, None);
-                    }
+                    create::adopt(&mut self.child, Pid::from_raw(pid))?;
                     let _ = socket.send(&Message::Adopted);
                 }
                 Some(Message::Notify(number)) => {
-                    let (Some(listener), Some((pid, pidfd))) = (&self.record.listener, &self.child) else {
-                        return Err(Error::new("there is nobody to hand the seccomp listener to"));
-                    };
                     let init = self.container.read_init()?.map(|init| init.pid);
                     let state = self.record.to_json(Status::Running, init);
-                    let handed = listener.hand_over(pidfd.as_fd(), number, *pid, &state);
+                    let handed = create::hand_over_listener(self.record, self.child.as_ref(), number, &state);
                     handed.map_err(|error| socket.last_words().unwrap_or(error))?;
                 }
                 Some(Message::Error(error)) => return Err(error),
@@ -415,24 +405,9 @@ impl Child<'_> {
             die_with_parent()?;
         }
         if joined.after.contains(CloneFlags::CLONE_NEWPID) {
-            self.hand_over()?;
+            hand_over(&self.socket, CloneFlags::empty(), || "make the process: clone3".to_string())?;
         }
         Ok((has_userns || self.exec.caller.has_groups_of_userns()) && !sys::may_set_groups())
-    }
-
-    /// A PID namespace that this process has joined is only for its children.
-    fn hand_over(&self) -> Result<()> {
-        match sys::clone(CloneFlags::CLONE_PARENT, None).context(|| "make the process: clone3")? {
-            Cloned::Parent(pid, _) => {
-                self.socket.send(&Message::Init(pid.as_raw()))?;
-                sys::exit(0)
-            }
-            Cloned::Child => {
-                die_with_parent()?;
-                nix::unistd::setsid().context(|| "setsid")?;
-                self.socket.expect(&Message::Adopted)
-            }
-        }
     }
 
     /// From the devpts that the container has at this moment.

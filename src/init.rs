@@ -220,23 +220,8 @@ impl Init<'_> {
         let namespaces = &self.plan.namespaces;
         let flags = namespaces.clone_flags();
         match namespaces.hands_over_early() {
-            true => self.hand_over(flags),
+            true => hand_over(&self.socket, flags, || format!("clone3({flags:?})")),
             false => unshare(flags).context(|| format!("unshare({flags:?})")),
-        }
-    }
-
-    /// Goes on as a new process, a child of our parent.
-    fn hand_over(&self, flags: CloneFlags) -> Result<()> {
-        match sys::clone(flags | CloneFlags::CLONE_PARENT, None).context(|| format!("clone3({flags:?})"))? {
-            Cloned::Parent(pid, _) => {
-                self.socket.send(&Message::Init(pid.as_raw()))?;
-                sys::exit(0)
-            }
-            Cloned::Child => {
-                die_with_parent()?;
-                nix::unistd::setsid().context(|| "setsid")?;
-                self.socket.expect(&Message::Adopted)
-            }
         }
     }
 
@@ -309,7 +294,8 @@ impl Init<'_> {
         if is_late {
             sys::setns(namespace.fd.as_fd(), CloneFlags::CLONE_NEWPID).context(|| "setns").context(what)?;
         }
-        self.hand_over(CloneFlags::empty()).context(what)
+        let flags = CloneFlags::empty();
+        hand_over(&self.socket, flags, || format!("clone3({flags:?})")).context(what)
     }
 
     /// The last part: the container's own process takes over.
@@ -392,6 +378,22 @@ impl Init<'_> {
         }
         let state = self.record.to_json(Status::Created, Some(nix::unistd::getpid()));
         hooks::run("startContainer", list, &state, &self.outputs)
+    }
+}
+
+/// Goes on as a new process, a child of our parent, who is told its pid; a PID namespace that was joined is only for
+/// children. `what` names the clone if it fails.
+pub fn hand_over(socket: &Socket, flags: CloneFlags, what: impl FnOnce() -> String) -> Result<()> {
+    match sys::clone(flags | CloneFlags::CLONE_PARENT, None).context(what)? {
+        Cloned::Parent(pid, _) => {
+            socket.send(&Message::Init(pid.as_raw()))?;
+            sys::exit(0)
+        }
+        Cloned::Child => {
+            die_with_parent()?;
+            nix::unistd::setsid().context(|| "setsid")?;
+            socket.expect(&Message::Adopted)
+        }
     }
 }
 

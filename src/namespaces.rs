@@ -12,7 +12,7 @@
 //! Every namespace that is made is to belong to the container's user namespace, if it has one. So what needs more rights
 //! than that gives is joined before it is entered: by the child if it joins one, by the parent around the clone if the
 //! clone makes one ([`Visit`]). And if an existing user namespace is joined, clone3 comes too early for the others:
-//! `init::enter_user_namespace` makes them, with one more clone if a PID namespace is among them.
+//! `Init::make_owned_namespaces` makes them, with one more clone if a PID namespace is among them.
 //!
 //! An existing PID namespace is joined only after pivot_root, by one more clone, for a process that is visible in it must
 //! hold nothing of the host (rule R11): `init::enter_pid_namespace`.

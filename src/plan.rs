@@ -244,9 +244,7 @@ impl Plan {
             hooks,
         })
     }
-}
 
-impl Plan {
     /// Fits the plan to what the runtime may do here.
     pub fn suit(&mut self, caller: &Caller) -> Result<()> {
         let has_userns = self.namespaces.has(CloneFlags::CLONE_NEWUSER);
@@ -264,9 +262,7 @@ impl Plan {
         }
         Ok(())
     }
-}
 
-impl Plan {
     /// Adds variables, `NAME=VALUE`, to the environment of the process, in place of those of the same name.
     pub fn add_variables(&mut self, variables: &[String]) -> Result<()> {
         let Some(process) = self.process.as_mut().filter(|_| !variables.is_empty()) else {

@@ -29,7 +29,8 @@ pub fn parse(text: &str) -> Result<i32> {
     }
 }
 
-/// Default dispositions and an empty mask, which is what a fresh process expects; `ignored` has a bit for each signal that the runtime's caller ignores.
+/// Default dispositions and an empty mask, which is what a fresh process expects; `ignored` has a bit for each signal that
+/// the runtime's caller ignores.
 pub fn reset(ignored: u64) -> Result<()> {
     for number in 1..=64 {
         if ignored & 1 << (number - 1) != 0 {

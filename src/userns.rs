@@ -88,9 +88,7 @@ impl Mappings {
             }
         }
     }
-}
 
-impl Mappings {
     /// The text of crun's `idmap=`: `uids=0-1000-10#10-5000-1;gids=...`, each range inside-outside-size; with `@` in front
     /// the outside counts within `container`.
     pub fn parse(text: &str, container: Option<&Mappings>) -> Option<Mappings> {

@@ -146,12 +146,15 @@ pub fn number(text: &str) -> Result<u32, &'static str> {
     })
 }
 
-/// A group by number, strictly: nothing but decimal digits, and none that is no group (rule R17).
+/// A user or group by number, strictly: nothing but decimal digits, and not the number that is nobody's (rule R17).
+pub fn decimal_id(text: &str) -> Option<u32> {
+    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|id| is_decimal && *id != u32::MAX)
+}
+
+/// A [`decimal_id`], or what Go says of a text that is none.
 pub fn id(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(id) if id != u32::MAX && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(id),
-        _ => Err(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")),
-    }
+    decimal_id(text).ok_or_else(|| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
 }
 
 #[cfg(test)]

@@ -184,7 +184,7 @@ impl Mount {
         let label = tree.label.filter(|_| self.takes_label());
         let of_mqueue = label.filter(|_| self.is_type(c"mqueue"));
         if let Some(label) = label.filter(|_| of_mqueue.is_none()) {
-            data.to_mut().push(("context".to_string(), Some(label.to_string_lossy().into_owned())));
+            data.to_mut().push(context_option(label));
         }
         let mount = FileSystem { fstype, source, data: &data, attributes }.mount(tree)?;
         if let Some(label) = of_mqueue {
@@ -221,7 +221,7 @@ impl Mount {
             data.push(("ro".to_string(), None));
         }
         if let Some(label) = label.filter(|_| self.takes_label()) {
-            data.push(("context".to_string(), Some(label.to_string_lossy().into_owned())));
+            data.push(context_option(label));
         }
         FileSystem { fstype, source, data: &data, attributes: self.options.attr.set }.mount_alone()
     }
@@ -432,6 +432,11 @@ fn idmap(
             }
         };
     Ok(Some(Idmap { recursive, mappings }))
+}
+
+/// The option by which a file system takes its SELinux context.
+fn context_option(label: &CStr) -> (String, Option<String>) {
+    ("context".to_string(), Some(label.to_string_lossy().into_owned()))
 }
 
 /// mqueue takes no context as an option; its root is labelled like a file, and what is made in it gets that label, too.
