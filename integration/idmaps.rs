@@ -27,6 +27,7 @@ tests![
     a_tmpfs_with_a_copy_is_mapped,
     an_overlay_is_mapped,
     an_ext4_file_system_is_mapped,
+    an_ext4_file_system_is_mapped_in_a_user_namespace,
     other_attributes_go_with_a_mapping,
     the_source_keeps_its_owners,
     idmap_without_mappings_and_user_namespace_is_refused,
@@ -315,6 +316,19 @@ fn an_ext4_file_system_is_mapped(case: &Case) -> Outcome {
         .given("/mounts/1", json!({"destination": "/mnt", "type": "ext4", "source": device.0}))
         .probe(&["--stat", "/mnt/lost+found"])
         .holds(|seen| belongs(seen, "/mnt/lost+found", 1000, 1000))
+}
+
+fn an_ext4_file_system_is_mapped_in_a_user_namespace(case: &Case) -> Outcome {
+    let device = Loop::ext4(case, false)?;
+    property(case, "/mounts/1/options", json!(["idmap"]))
+        .instead_of(json!([]))
+        .given("/mounts/1", json!({"destination": "/mnt", "type": "ext4", "source": device.0}))
+        .prepared(in_userns)
+        .probe(&["--stat", "/mnt/lost+found", "--list", "/mnt/lost+found"])
+        .holds(|seen| {
+            belongs(seen, "/mnt/lost+found", 0, 0)?;
+            seen.answers("list", "/mnt/lost+found", &json!({"names": []}))
+        })
 }
 
 fn other_attributes_go_with_a_mapping(case: &Case) -> Outcome {

@@ -43,13 +43,18 @@ impl FileSystem<'_> {
         Ok(mount)
     }
 
+    /// The same where no root file system is being built yet.
+    pub fn mount_alone(&self) -> Result<OwnedFd> {
+        self.make(&self.configure()?)
+    }
+
     /// The same for a procfs of another PID namespace than this process's own. Kernels before 6.17 make it only for a
     /// process that is in there.
     pub fn mount_of(&self, pidns: BorrowedFd<'_>) -> Result<OwnedFd> {
         let context = self.configure()?;
         match context.set_fd(c"pidns", pidns) {
             Ok(()) => self.make(&context),
-            Err(Errno::EINVAL) => namespaces::made_within(pidns, || self.make(&self.configure()?)),
+            Err(Errno::EINVAL) => namespaces::made_within(pidns, || self.mount_alone()),
             Err(errno) => Err(explain(&context, errno, "fsconfig(pidns)".to_string())),
         }
     }

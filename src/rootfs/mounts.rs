@@ -14,8 +14,9 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// One entry of `mounts`.
@@ -177,10 +178,6 @@ impl Mount {
         if is_tmpfs && let Some(mode) = self.mode_of_target(tree.root)? {
             data.to_mut().push(("mode".to_string(), Some(format!("{mode:o}"))));
         }
-        // A device that cannot be written is refused unless the whole file system is read-only.
-        if self.options.attr.set & MOUNT_ATTR_RDONLY != 0 && source.as_bytes().starts_with(b"/") {
-            data.to_mut().push(("ro".to_string(), None));
-        }
         // What is to be copied must be written first.
         let later = if self.options.copy_up { MOUNT_ATTR_RDONLY } else { 0 };
         let attributes = self.options.attr.set & !later;
@@ -201,6 +198,32 @@ impl Mount {
             sys::mount_setattr(mount.as_fd(), false, left).context(|| "mount_setattr")?;
         }
         Ok(mount)
+    }
+
+    /// The device or image that holds its file system, if it has one.
+    pub fn device(&self) -> Option<&Path> {
+        match &self.source {
+            Source::FileSystem { source, .. } if source.as_bytes().starts_with(b"/") && !self.is_type(c"tmpfs") => {
+                Some(Path::new(OsStr::from_bytes(source.as_bytes())))
+            }
+            _ => None,
+        }
+    }
+
+    /// The file system of a device.
+    pub fn make_of_device(&self, label: Option<&CStr>) -> Result<OwnedFd> {
+        let Source::FileSystem { fstype, source } = &self.source else {
+            return Err(Error::new("it is no file system"));
+        };
+        let mut data = self.options.data.clone();
+        // A device that cannot be written is refused unless the whole file system is read-only.
+        if self.options.attr.set & MOUNT_ATTR_RDONLY != 0 {
+            data.push(("ro".to_string(), None));
+        }
+        if let Some(label) = label.filter(|_| self.takes_label()) {
+            data.push(("context".to_string(), Some(label.to_string_lossy().into_owned())));
+        }
+        FileSystem { fstype, source, data: &data, attributes: self.options.attr.set }.mount_alone()
     }
 
     /// The procfs of an existing PID namespace.

@@ -12,9 +12,9 @@ use crate::sys::{self, mount_flags};
 use crate::userns::{self, Mappings};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
-use nix::sys::stat::fstat;
+use nix::sys::stat::{SFlag, fstat, stat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,7 @@ pub struct Sources {
 pub enum Opened {
     /// There is none to open.
     Nothing,
-    /// A detached mount; for a file system, which is a procfs, that mount itself.
+    /// A detached mount: of a bind, or the file system itself, if the parent had to make it.
     Mount(OwnedFd),
     /// `copy-symlink`: it is a link with this target.
     Link(PathBuf),
@@ -79,7 +79,8 @@ impl Sources {
             cgroup: None,
         };
         for (position, mount) in rootfs.mounts.iter().enumerate() {
-            opened.open_mount(position, mount, restrictions).context(|| mount.to_string())?;
+            let label = rootfs.mount_label.as_deref();
+            opened.open_mount(position, mount, label, restrictions).context(|| mount.to_string())?;
         }
         if !restrictions.makes_nodes {
             opened.nodes = Some(devices::prepare(&rootfs.devices, restrictions.ids)?);
@@ -96,9 +97,16 @@ impl Sources {
         Ok(opened)
     }
 
-    fn open_mount(&mut self, position: usize, mount: &Mount, restrictions: &Restrictions<'_>) -> Result<()> {
+    fn open_mount(
+        &mut self,
+        position: usize,
+        mount: &Mount,
+        label: Option<&CStr>,
+        restrictions: &Restrictions<'_>,
+    ) -> Result<()> {
         let source = match restrictions.pidns.filter(|_| mount.is_type(c"proc")) {
             Some(pidns) => Opened::Mount(mount.make_proc_of(pidns)?),
+            None if mount.device().is_some() => open_device(mount, label)?,
             None => open_bind(mount)?,
         };
         if let Some(idmap) = &mount.idmap {
@@ -130,6 +138,21 @@ impl Sources {
             .chain(self.idmaps.into_iter().map(|(_, fd)| fd))
             .chain(nodes)
             .chain(others)
+    }
+}
+
+/// Mounts the file system of a device or of an image, detached: the path is one of the host's, and the container's own
+/// device rules, which are set beside the child's work, might not let it.
+fn open_device(mount: &Mount, label: Option<&CStr>) -> Result<Opened> {
+    let kind = match mount.device().map(stat) {
+        Some(Ok(stat)) => SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT,
+        Some(Err(Errno::ENOENT)) if mount.options.may_fail => return Ok(Opened::Missing),
+        _ => return Ok(Opened::Nothing),
+    };
+    match kind {
+        SFlag::S_IFBLK | SFlag::S_IFREG => mount.make_of_device(label).map(Opened::Mount),
+        // What begins with a slash need be no path.
+        _ => Ok(Opened::Nothing),
     }
 }
 
