@@ -328,6 +328,15 @@ fn the_rest_goes_to_the_file_system(case: &Case) -> Outcome {
             ensure!(all, "{mount}");
             Ok(())
         })?;
+    // A bind mount has no file system of its own to take any.
+    let volume = volume(case, "volume")?;
+    for option in ["nosuchoption", "size=64k", "mode=755"] {
+        property(case, "/mounts/1/options", json!(["bind", option]))
+            .instead_of(json!(["bind"]))
+            .given("/mounts/1", bind(&volume, "/mnt", &[]))
+            .refused("")
+            .map_err(|stop| within(stop, option))?;
+    }
     for option in ["nosuchoption", "nosuchoption=1", "size=x"] {
         let mut mount = tmpfs("/mnt");
         mount["options"] = json!([option]);
@@ -393,7 +402,7 @@ fn recursive_propagation_reaches_what_is_below(case: &Case) -> Outcome {
     for option in ["private", "shared", "slave", "unbindable"] {
         let recursive = format!("r{option}");
         property(case, "/mounts/1/options", json!(["rbind", recursive]))
-            .instead_of(json!(["rbind", if option == "slave" { "rshared" } else { "rslave" }]))
+            .instead_of(json!(["rbind", if option == "slave" { "rprivate" } else { "rslave" }]))
             .given("/mounts/1", bind(&volume, "/mnt", &[]))
             .holds(|seen| {
                 spreads(seen, "/mnt", option)?;

@@ -52,6 +52,7 @@ tests![
     sys_is_there_with_a_network_that_the_host_owns,
     cgroups_are_shown_with_a_cgroup_namespace,
     cgroups_are_shown_without_a_cgroup_namespace,
+    a_writable_cgroup_belongs_to_the_user,
     masked_and_read_only_paths_hold,
     nothing_of_the_host_is_in_mountinfo,
     seccomp_without_no_new_privileges_is_loaded,
@@ -824,6 +825,65 @@ fn cgroups_are_shown_with_a_cgroup_namespace(case: &Case) -> Outcome {
 
 fn cgroups_are_shown_without_a_cgroup_namespace(case: &Case) -> Outcome {
     cgroups_are_shown(case, false)
+}
+
+fn a_writable_cgroup_belongs_to_the_user(case: &Case) -> Outcome {
+    let path = format!("/corten-test/{}-owned", case.tag);
+    let dir = Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'));
+    let owner = |name: &str| fs::metadata(dir.join(name)).map(|found| found.uid()).map_err(|error| error.to_string());
+    let mounts = || -> Vec<Value> { vec![sysfs(), cgroup_mount(&["nosuid"])] };
+    let is_owned = |user: u32, host: u32| {
+        let proc = json!({"destination": "/proc", "type": "proc", "source": "proc"});
+        property(case, "/mounts/2/options", json!(["nosuid"]))
+            .instead_of(json!(["nosuid", "ro"]))
+            .given("/mounts", json!([[proc].as_slice(), &mounts()].concat()))
+            .given("/linux/cgroupsPath", json!(path))
+            .given("/process/user", json!({"uid": user, "gid": user}))
+            .prepared(move |bundle| {
+                if host >= ROOT {
+                    let ids = mappings(&[(0, ROOT, 65536)]);
+                    set(&mut bundle.config, "/linux/uidMappings", ids.clone());
+                    set(&mut bundle.config, "/linux/gidMappings", ids);
+                    set(&mut bundle.config, "/linux/namespaces/-", namespace("user"));
+                    crate::bundle::give_away(&bundle.rootfs(), ROOT)?;
+                }
+                set(&mut bundle.config, "/linux/namespaces/-", namespace("network"));
+                set(&mut bundle.config, "/linux/namespaces/-", namespace("cgroup"));
+                Ok(())
+            })
+            .holds_outside(move |_| {
+                for name in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+                    ensure!(owner(name)? == host, "{name:?} belongs to {}, not {host}", owner(name)?);
+                }
+                // With these he could give himself more than he was given.
+                for name in ["cgroup.max.descendants", "cgroup.freeze", "cgroup.kill"] {
+                    ensure!(owner(name)? == 0, "{name:?} belongs to {}", owner(name)?);
+                }
+                Ok(())
+            })
+    };
+    if !case.machine.cgroup2 {
+        // Delegating a cgroup of v1 is not safe.
+        let memory = Path::new("/sys/fs/cgroup/memory").join(path.trim_start_matches('/'));
+        let bundle = in_userns(case.bundle()?)?.with("/mounts/1", sysfs()).with("/mounts/2", cgroup_mount(&["nosuid"]));
+        let bundle = bundle.with("/linux/cgroupsPath", json!(path)).with("/linux/namespaces/-", namespace("cgroup"));
+        let container = case.create(&bundle.with("/linux/namespaces/-", namespace("network")))?;
+        let owner = fs::metadata(memory)?.uid();
+        case.delete_force(&container.id)?;
+        ensure!(owner == 0, "a cgroup of v1 belongs to {owner}");
+        return Ok(());
+    }
+    is_owned(0, ROOT)?;
+    is_owned(7, ROOT + 7)?;
+    is_owned(1000, 1000)?;
+    // It is of use to him: he may divide it, without any capability.
+    let bundle = in_userns(case.bundle()?)?.with("/mounts/1", sysfs()).with("/mounts/2", cgroup_mount(&["nosuid"]));
+    let bundle = bundle.with("/linux/cgroupsPath", json!(path)).with("/linux/namespaces/-", namespace("cgroup"));
+    let bundle = bundle.with("/linux/namespaces/-", namespace("network"));
+    let script = "cd /sys/fs/cgroup && /bin/busybox mkdir sub && echo 0 >sub/cgroup.procs && cat /proc/self/cgroup";
+    let output = bundle.shell(script).run(case)?.succeeds()?;
+    ensure!(output.stdout.lines().any(|line| line == "0::/sub"), "{output}");
+    Ok(())
 }
 
 fn masked_and_read_only_paths_hold(case: &Case) -> Outcome {

@@ -219,6 +219,15 @@ impl Cgroups {
         self.directories.iter().find(|directory| self.unified || directory.has(controller))
     }
 
+    /// Gives the container's cgroup to a user of the host, on v2; v1 knows no safe way to (config-linux.md: cgroup
+    /// ownership).
+    pub fn delegate(&self, into: Option<BorrowedFd<'_>>, uid: u32) -> Result<()> {
+        match into.filter(|_| self.unified) {
+            Some(directory) => v2::delegate(directory, uid),
+            None => Ok(()),
+        }
+    }
+
     /// Opens what a cgroup mount of the container shows.
     pub fn view(&self) -> Result<View> {
         if self.unified { Ok(View::Unified) } else { v1::view(self) }

@@ -18,6 +18,7 @@ use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Record, Root, Sta
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use crate::terminal::{Destination, Way, connect_to};
+use crate::userns::Mappings;
 use crate::{delete, files, hooks, log, nofile, pidfile, scheduling, userns};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -223,6 +224,7 @@ impl<'a> Launch<'a> {
         log::debug(|| format!("init of container {} has pid {pid}", self.args.id));
         self.child = Some((pid, pidfd));
         let (filter, waits) = (init.filter.take(), init.wait);
+        let cgroup_owner = self.cgroup_owner(init.ids.as_ref());
         self.outputs = std::mem::take(&mut init.outputs);
         // Above all its end of the socket: as long as we hold it there is no EOF.
         sys::close_together(init.into_descriptors());
@@ -240,6 +242,9 @@ impl<'a> Launch<'a> {
         {
             // A child that is gone cannot be adjusted, and knows better why.
             set_oom_score_adj(*pid, score).map_err(|error| socket.last_words().map_or(error, in_init))?;
+        }
+        if let Some(uid) = cgroup_owner {
+            cgroups.delegate(cgroup.as_ref().map(AsFd::as_fd), uid)?;
         }
         let limited = match cgroups.directories.is_empty() {
             true => Ok(()),
@@ -323,6 +328,17 @@ impl<'a> Launch<'a> {
             preserve_fds: self.passed,
             nofile: None,
         })
+    }
+
+    /// Who is to own the container's cgroup, if not root: its user, where it sees a cgroup of its own and may write to it.
+    fn cgroup_owner(&self, ids: Option<&Mappings>) -> Option<u32> {
+        let is_own = self.plan.namespaces.creates(CloneFlags::CLONE_NEWCGROUP) && self.caller.may_mount;
+        let process = self.plan.process.as_ref().filter(|_| is_own && self.plan.rootfs.has_writable_cgroups())?;
+        let uid = match ids {
+            Some(ids) => userns::to_outside(&ids.uid, process.uid),
+            None => Some(process.uid),
+        };
+        uid.filter(|uid| *uid != 0)
     }
 
     /// Whether the child, in a user namespace that does not own its PID namespace, needs our procfs for its sysctls.

@@ -90,6 +90,9 @@ impl Mount {
             if given.as_os_str().as_encoded_bytes().contains(&0) {
                 return Err(bad("/source", "contains a NUL character"));
             }
+            if let Some(name) = options.of_file_system() {
+                return Err(bad("/options", &format!("{name:?} is no option of a bind mount")));
+            }
             let absolute = path::clean(&place.bundle.join(given));
             match absolute.strip_prefix(place.rootfs) {
                 Ok(below) => Source::BindInRoot(Path::new("/").join(below)),
