@@ -633,6 +633,10 @@ fn a_thousand_mounts_are_made(case: &Case) -> Outcome {
         let text = fs::read_to_string(hook_file.with_extension(name))?;
         has_limit(&Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?), 1024, 4096)?;
     }
+    if !case.machine.is_corten() {
+        // They open one source after the other.
+        return Ok(());
+    }
     // Where the hard limit does not allow it, that is an error.
     let mut second = case.bundle()?;
     for number in 0..1000 {
