@@ -722,6 +722,9 @@ fn a_device_is_not_mounted_on_what_the_image_has_put_there(case: &Case) -> Outco
 }
 
 fn devices_swapped_for_links_stay_inside(case: &Case) -> Outcome {
+    if case.machine.name == "runc" && case.machine.version.starts_with("1.1") {
+        return skip("it makes files by paths, and whether it loses the race is chance");
+    }
     let host = open_host(case)?;
     let bundle = in_userns(case.bundle()?)?.probe(&["--quiet"]);
     let dev = bundle.rootfs().join("dev");
@@ -738,6 +741,9 @@ fn devices_swapped_for_links_stay_inside(case: &Case) -> Outcome {
 }
 
 fn a_tree_swapped_while_it_is_copied_shows_nothing_of_the_host(case: &Case) -> Outcome {
+    if case.machine.name == "runc" && case.machine.version.starts_with("1.1") {
+        return skip("it copies by paths, and whether it loses the race is chance");
+    }
     let host = host(case)?;
     fs::set_permissions(host.join("canary"), fs::Permissions::from_mode(0o600))?;
     let mount = json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]});

@@ -351,11 +351,12 @@ impl<'a> Launch<'a> {
     /// Makes the child, in namespaces that belong to its user namespace, if it gets a new one.
     fn clone(&self, existing: &[Existing], cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
         let namespaces = &self.plan.namespaces;
-        let flags = match namespaces.joins(CloneFlags::CLONE_NEWUSER) {
+        let flags = match namespaces.joins(CloneFlags::CLONE_NEWUSER) || namespaces.unshares_user() {
             true => CloneFlags::empty(),
             false => namespaces.clone_flags(),
         };
-        let visit = match namespaces.creates(CloneFlags::CLONE_NEWUSER) && !existing.is_empty() {
+        let is_born_there = namespaces.creates(CloneFlags::CLONE_NEWUSER) && !namespaces.unshares_user();
+        let visit = match is_born_there && !existing.is_empty() {
             true => Some(Visit::join(existing)?),
             false => None,
         };
@@ -386,16 +387,20 @@ impl<'a> Launch<'a> {
             }
         }
         let Some((pid, _)) = &self.child else { return Ok(()) };
+        let pid = *pid;
+        if !plan.time_offsets.is_empty() || plan.namespaces.unshares_user() {
+            match socket.receive()? {
+                Some(Message::Unshared) => {}
+                other => return Err(self.unexpected(other)),
+            }
+        }
         if let Some(ids) = &plan.ids {
-            let written = userns::write(*pid, ids, self.caller.may_mount);
+            let written = userns::write(pid, ids, self.caller.may_mount);
             written.map_err(|error| socket.last_words().map_or(error, in_init))?;
         }
         if !plan.time_offsets.is_empty() {
             let path = format!("/proc/{pid}/timens_offsets");
-            match socket.receive()? {
-                Some(Message::Unshared) => files::write_value(Path::new(&path), &plan.time_offsets)?,
-                other => return Err(self.unexpected(other)),
-            }
+            files::write_value(Path::new(&path), &plan.time_offsets)?;
         }
         if plan.ids.is_some() || !plan.time_offsets.is_empty() {
             let _ = socket.send(&Message::Mapped);

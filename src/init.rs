@@ -176,8 +176,12 @@ impl Init<'_> {
     fn enter_namespaces(&self) -> Result<bool> {
         let namespaces = &self.plan.namespaces;
         let makes_userns = namespaces.creates(CloneFlags::CLONE_NEWUSER);
-        if !makes_userns {
-            namespaces::join(&self.existing)?;
+        if !makes_userns || namespaces.unshares_user() {
+            namespaces::join(&self.existing, makes_userns)?;
+        }
+        if namespaces.unshares_user() {
+            let flags = namespaces.clone_flags();
+            unshare(flags).context(|| format!("unshare({flags:?})"))?;
         }
         if namespaces.joins(CloneFlags::CLONE_NEWUSER) {
             self.become_root()?;
@@ -188,7 +192,7 @@ impl Init<'_> {
             unshare(CLONE_NEWTIME).context(|| "unshare(CLONE_NEWTIME)")?;
         }
         let has_offsets = !self.plan.time_offsets.is_empty();
-        if has_offsets {
+        if has_offsets || namespaces.unshares_user() {
             self.socket.send(&Message::Unshared)?;
         }
         if makes_userns || has_offsets {
@@ -297,13 +301,12 @@ impl Init<'_> {
     /// Joins an existing PID namespace, by one more clone, for setns(2) only counts for children. It comes so late
     /// because a process in there could look at us: by now we hold nothing of the host (rule R11).
     fn enter_pid_namespace(&self) -> Result<()> {
-        let existing = self.existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWPID);
-        // With a new user namespace the clone has made us a member of it.
-        let Some(namespace) = existing.filter(|_| !self.plan.namespaces.creates(CloneFlags::CLONE_NEWUSER)) else {
+        let Some(namespace) = self.existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWPID) else {
             return Ok(());
         };
         let what = || format!("join the pid namespace {}", namespace.path.display());
-        let is_late = namespaces::joined_late(&self.existing)?.is_some();
+        let makes_userns = self.plan.namespaces.creates(CloneFlags::CLONE_NEWUSER);
+        let is_late = namespaces::joined_late(&self.existing, makes_userns)?.is_some();
         let keep: Vec<_> = self.kept().chain([namespace.fd.as_fd()]).collect();
         process::close_all_but(&keep, self.preserve_fds).context(what)?;
         if is_late {

@@ -2,7 +2,7 @@
 //!
 //! | namespace       | created                      | joined                                              |
 //! |-----------------|------------------------------|-----------------------------------------------------|
-//! | user            | by clone3                    | by the child's setns, after all that only the runtime may join |
+//! | user            | by clone3; beside an existing pid namespace by the child's unshare | by the child's setns, after all that only the runtime may join |
 //! | mount, pid, uts | by clone3                    | by the child's setns; pid see below                 |
 //! | ipc             | by clone3; with a new user namespace by the child's unshare, for it is to belong to root in there | by the child's setns |
 //! | network         | by the child's unshare: it costs most, and the parent has work of its own meanwhile | by the child's setns |
@@ -12,10 +12,11 @@
 //! Every namespace that is made is to belong to the container's user namespace, if it has one. So what needs more rights
 //! than that gives is joined before it is entered: by the child if it joins one, by the parent around the clone if the
 //! clone makes one ([`Visit`]). And if an existing user namespace is joined, clone3 comes too early for the others:
-//! `init::enter_user_namespace` makes them, with one more clone if a PID namespace is among them.
+//! `Init::make_owned_namespaces` makes them, with one more clone if a PID namespace is among them.
 //!
 //! An existing PID namespace is joined only after pivot_root, by one more clone, for a process that is visible in it must
-//! hold nothing of the host (rule R11): `init::enter_pid_namespace`.
+//! hold nothing of the host (rule R11): `init::enter_pid_namespace`. Its procfs is made without being in it
+//! (`FileSystem::mount_of`).
 
 use crate::error::{Context, Error, Result};
 use crate::files;
@@ -119,9 +120,15 @@ impl Namespaces {
         self.create & (CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC) & !self.clone_flags()
     }
 
+    /// Whether the child makes its user namespace by itself: born in one, it could not join an existing PID namespace any
+    /// more, nor could the parent do it for the child without letting it be seen in there at once.
+    pub fn unshares_user(&self) -> bool {
+        self.creates(CloneFlags::CLONE_NEWUSER) && self.joins(CloneFlags::CLONE_NEWPID)
+    }
+
     /// Whether init will be another process than the parent's child: there is one more clone.
     pub fn hands_over(&self) -> bool {
-        self.hands_over_early() || self.joins(CloneFlags::CLONE_NEWPID) && !self.creates(CloneFlags::CLONE_NEWUSER)
+        self.hands_over_early() || self.joins(CloneFlags::CLONE_NEWPID)
     }
 
     /// The same, before anything is mounted.
@@ -170,25 +177,26 @@ impl Existing {
     }
 }
 
-/// The PID namespace that is joined only when the process holds nothing of the host any more, if there is one. Beside an
-/// existing user namespace that does not own it, it must be joined early, while there is the right to.
-pub fn joined_late(existing: &[Existing]) -> Result<Option<&Existing>> {
+/// The PID namespace that is joined only when the process holds nothing of the host any more, if there is one. Where the
+/// user namespace that is entered does not own it, it must be joined before, while there is the right to; nobody is in it
+/// by that but the children made from then on.
+pub fn joined_late(existing: &[Existing], makes_userns: bool) -> Result<Option<&Existing>> {
     let find = |kind: CloneFlags| existing.iter().find(|namespace| namespace.kind == kind);
     match (find(CloneFlags::CLONE_NEWPID), find(CloneFlags::CLONE_NEWUSER)) {
         (Some(pid), Some(user)) => Ok(pid.belongs_to(user)?.then_some(pid)),
-        (pid, None) => Ok(pid),
+        (pid, None) => Ok(pid.filter(|_| !makes_userns)),
         (None, _) => Ok(None),
     }
 }
 
 /// Joins what the child joins at once: everything but the PID namespace of [`joined_late`]. One that the runtime has no
 /// right to join may belong to the user namespace that is joined after it.
-pub fn join(existing: &[Existing]) -> Result<()> {
+pub fn join(existing: &[Existing], makes_userns: bool) -> Result<()> {
     let what = |namespace: &Existing| {
         format!("join the {} namespace {}: setns", name(namespace.kind), namespace.path.display())
     };
     let user = existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWUSER);
-    let has_late = joined_late(existing)?.is_some();
+    let has_late = joined_late(existing, makes_userns)?.is_some();
     let mut refused = Vec::new();
     for namespace in existing {
         let is_late = namespace.kind == CloneFlags::CLONE_NEWPID && has_late;
@@ -348,7 +356,9 @@ mod tests {
         let new = parse(list).unwrap();
         assert_eq!(new.clone_flags(), CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID);
         assert_eq!(new.unshare_flags(), CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC);
-        assert!(!new.hands_over() && new.creates(CLONE_NEWTIME));
+        assert!(!new.hands_over() && !new.unshares_user() && new.creates(CLONE_NEWTIME));
+        let beside = parse(r#"[{"type":"user"},{"type":"pid","path":"/x"},{"type":"mount"}]"#).unwrap();
+        assert!(beside.hands_over() && beside.unshares_user());
         let joined = parse(r#"[{"type":"user","path":"/x"},{"type":"pid"}]"#).unwrap();
         assert!(joined.hands_over_early());
     }
