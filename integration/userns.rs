@@ -30,6 +30,7 @@ tests![
     a_user_namespace_is_joined_with_namespaces_that_the_host_owns,
     a_user_namespace_is_joined_with_a_pid_namespace_of_the_host,
     a_new_user_namespace_goes_with_joined_namespaces_of_the_host,
+    every_combination_with_pid_and_network_namespaces_is_entered,
     groups_are_set_as_configured,
     capabilities_count_inside,
     a_source_that_only_root_can_reach_is_bound,
@@ -409,6 +410,74 @@ fn a_new_user_namespace_goes_with_joined_namespaces_of_the_host(case: &Case) -> 
         all_are_joined(case, None, &holder, kinds).map_err(|stop| crate::bundle::within(stop, &kinds.join(",")))?;
     }
     holder.end()
+}
+
+/// Where a namespace comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Inherited,
+    New,
+    /// Of a container without a user namespace.
+    Host,
+    /// Of the container whose user namespace is joined, too.
+    Pod,
+}
+
+fn every_combination_with_pid_and_network_namespaces_is_entered(case: &Case) -> Outcome {
+    if !case.machine.is_corten() {
+        return skip("others refuse several");
+    }
+    let (pod, host) = (holder(case, true)?, holder(case, false)?);
+    let mut sources = Vec::new();
+    for user in [From::Inherited, From::New, From::Pod] {
+        for pid in [From::Inherited, From::New, From::Host, From::Pod] {
+            for network in [From::Inherited, From::New, From::Host, From::Pod] {
+                let of_pod = [pid, network].contains(&From::Pod);
+                if user == From::Pod || !of_pod {
+                    sources.push([("user", "user", user), ("pid", "pid", pid), ("network", "net", network)]);
+                }
+            }
+        }
+    }
+    for combination in sources {
+        let mut list = vec![namespace("mount"), namespace("ipc")];
+        let mut expected = Vec::new();
+        for (kind, name, from) in combination {
+            let of = if from == From::Pod { &pod } else { &host };
+            match from {
+                From::Inherited => expected.push((name, Some(inode(&format!("/proc/self/ns/{name}"))?))),
+                From::New => {
+                    list.push(namespace(kind));
+                    expected.push((name, None));
+                }
+                From::Host | From::Pod => {
+                    list.push(joined(kind, &path_of(of, name)));
+                    expected.push((name, Some(inode(&path_of(of, name))?)));
+                }
+            }
+        }
+        let mut bundle = case.bundle()?.with("/linux/namespaces", json!(list)).with("/mounts", json!([]));
+        let user = combination[0].2;
+        if user == From::New {
+            let ids = mappings(&[(0, ROOT, 65536)]);
+            bundle = bundle.with("/linux/uidMappings", ids.clone()).with("/linux/gidMappings", ids);
+        }
+        if user != From::Inherited {
+            bundle = bundle.owned_by(ROOT)?;
+        }
+        let container = case.create(&bundle).map_err(|stop| crate::bundle::within(stop, &format!("{combination:?}")))?;
+        let hosts = |name: &str| inode(&format!("/proc/self/ns/{name}"));
+        for (name, wanted) in &expected {
+            let found = inode(&path_of(&container, name))?;
+            let is_right = wanted.map_or(found != hosts(name)?, |wanted| wanted == found);
+            ensure!(is_right, "{combination:?}: the {name} namespace is {found}");
+        }
+        container.start()?;
+        container.wait()?;
+        container.delete()?;
+    }
+    pod.end()?;
+    host.end()
 }
 
 fn groups_are_set_as_configured(case: &Case) -> Outcome {

@@ -141,8 +141,8 @@ impl Options {
     /// An option that only a file system of one's own could take. Flags of a superblock are let pass on a bind mount, as
     /// mount(2) does.
     pub fn of_file_system(&self) -> Option<&str> {
-        let names = self.data.iter().map(|(name, _)| name.as_str());
-        names.filter(|name| !SUPERBLOCK.contains(name) && *name != "acl").next()
+        let mut names = self.data.iter().map(|(name, _)| name.as_str());
+        names.find(|name| !SUPERBLOCK.contains(name) && *name != "acl")
     }
 
     /// Parses the list; what nobody knows is an option of the file system (config.md: mounts).
