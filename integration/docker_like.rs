@@ -239,7 +239,9 @@ fn everything_is_right_in_a_pod_with_a_user_namespace(case: &Case) -> Outcome {
     let container = case.run_detached(&bundle)?;
     let seen = printed(&container)?;
     check_in_userns(&seen)?;
-    for path in ["stat", "make"].map(|group| seen.answer(group, if group == "stat" { "/volume/file" } else { "/volume/new" })) {
+    for path in
+        ["stat", "make"].map(|group| seen.answer(group, if group == "stat" { "/volume/file" } else { "/volume/new" }))
+    {
         ensure!(path.get("uid") == Some(&json!(0)), "the volume shows {path}");
     }
     let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(volume.join("new"))?);

@@ -419,7 +419,12 @@ fn a_delegated_cgroup_is_used(case: &Case) -> Outcome {
         let invocation = case.program(&case.machine.tmp.join("runtime"));
         let invocation = invocation.env("XDG_RUNTIME_DIR", &case.dir.join("run").to_string_lossy());
         let (file, arguments) = (file.clone(), arguments.to_vec());
-        invocation.args(&["--root"]).args(&[case.root()]).args(&arguments).before_exec(move || enter_as_user(&file)).go()
+        invocation
+            .args(&["--root"])
+            .args(&[case.root()])
+            .args(&arguments)
+            .before_exec(move || enter_as_user(&file))
+            .go()
     };
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let mut arguments = bundle.run_arguments().to_vec();

@@ -465,7 +465,8 @@ fn every_combination_with_pid_and_network_namespaces_is_entered(case: &Case) -> 
         if user != From::Inherited {
             bundle = bundle.owned_by(ROOT)?;
         }
-        let container = case.create(&bundle).map_err(|stop| crate::bundle::within(stop, &format!("{combination:?}")))?;
+        let container =
+            case.create(&bundle).map_err(|stop| crate::bundle::within(stop, &format!("{combination:?}")))?;
         let hosts = |name: &str| inode(&format!("/proc/self/ns/{name}"));
         for (name, wanted) in &expected {
             let found = inode(&path_of(&container, name))?;

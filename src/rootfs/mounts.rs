@@ -324,9 +324,12 @@ impl Mount {
             return attached.context(|| "move_mount");
         }
         let mode = self.options.make_mode.unwrap_or(0o755);
-        // A file is also mounted on a link, which is to be followed.
-        let is_directory = !self.is_bind() || path::kind_of(mount)? == Kind::Directory;
-        if let Some((directory, name)) = tree.spot(&self.destination).filter(|_| is_directory) {
+        let spot = match tree.spot(&self.destination) {
+            // A file would be mounted on a link, which is to be followed.
+            Some(_) if self.is_bind() && path::kind_of(mount)? == Kind::File => None,
+            spot => spot,
+        };
+        if let Some((directory, name)) = spot {
             let mut attached = sys::move_mount(mount, directory, &name);
             if attached == Err(Errno::ENOENT) {
                 let made = mkdirat(directory, name.as_c_str(), Mode::from_bits_truncate(mode));
