@@ -201,9 +201,7 @@ fn everything_is_right_under_create_and_start(case: &Case) -> Outcome {
 
 /// The docker-like bundle as Docker writes it with userns-remap.
 fn remapped(case: &Case) -> Outcome<Bundle> {
-    let ids = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-    let bundle = case.docker_like()?.with("/linux/uidMappings", ids.clone()).with("/linux/gidMappings", ids);
-    bundle.with("/linux/namespaces/-", json!({"type": "user"})).owned_by(100_000)
+    case.docker_like()?.in_user_namespace()
 }
 
 /// What a process in a user namespace sees and init of a container prints.

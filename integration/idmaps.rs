@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::bundle::{Bundle, Check, Property, Seen, give_away, property, set, within};
+use crate::bundle::{
+    Check, MAPPED_ROOT as ROOT, Property, Seen, enter_user_namespace, give_away, mappings, property, within,
+};
 use crate::harness::{Case, Outcome, skip};
 use crate::mount_options::Loop;
 use crate::mounts::{Mounted, bind, tmpfs};
@@ -36,23 +38,6 @@ tests![
     a_file_system_that_has_no_mappings_is_an_error,
     a_remount_or_cgroups_can_not_be_mapped,
 ];
-
-/// Where root of the containers here is on the host.
-const ROOT: u32 = 100_000;
-
-fn mappings(ranges: &[(u32, u32, u32)]) -> Value {
-    let range =
-        |(inside, outside, size): &(u32, u32, u32)| json!({"containerID": inside, "hostID": outside, "size": size});
-    ranges.iter().map(range).collect()
-}
-
-fn in_userns(bundle: &mut Bundle) -> Outcome {
-    let ids = mappings(&[(0, ROOT, 65536)]);
-    set(&mut bundle.config, "/linux/uidMappings", ids.clone());
-    set(&mut bundle.config, "/linux/gidMappings", ids);
-    set(&mut bundle.config, "/linux/namespaces/-", json!({"type": "user"}));
-    give_away(&bundle.rootfs(), ROOT)
-}
 
 /// A directory with a file of root, one of 5:6 and one of 70000.
 fn owned(case: &Case, name: &str) -> Outcome<PathBuf> {
@@ -165,7 +150,7 @@ fn mappings_in_the_option_may_be_relative_to_the_container(case: &Case) -> Outco
     property(case, "/mounts/1/options", json!(["bind", "idmap=uids=@0-40-10;gids=@0-50-10"]))
         .instead_of(json!(["bind"]))
         .given("/mounts/1", bind(&dir, "/mnt", &[]))
-        .prepared(in_userns)
+        .prepared(enter_user_namespace)
         .probe(&STATS)
         .holds(|seen| {
             // Inside it is what the option says, wherever that is on the host.
@@ -180,7 +165,7 @@ fn idmap_without_mappings_takes_those_of_the_container(case: &Case) -> Outcome {
         property(case, "/mounts/1/options", json!(["rbind", option]))
             .instead_of(json!(["rbind"]))
             .given("/mounts/1", bind(&dir, "/mnt", &[]))
-            .prepared(in_userns)
+            .prepared(enter_user_namespace)
             .prepared(|_| {
                 let _ = fs::remove_file(dir.join("new"));
                 Ok(())
@@ -201,8 +186,7 @@ fn idmap_without_mappings_takes_those_of_the_container(case: &Case) -> Outcome {
 }
 
 fn idmap_without_mappings_takes_those_of_a_joined_user_namespace(case: &Case) -> Outcome {
-    let mut holder = case.bundle()?.probe(&["--quiet", "--hold"]);
-    in_userns(&mut holder)?;
+    let holder = case.bundle()?.in_user_namespace()?.probe(&["--quiet", "--hold"]);
     let holder = case.run_detached(&holder)?;
     let path = format!("/proc/{}/ns/user", holder.pid);
     let dir = owned(case, "volume")?;
@@ -222,7 +206,7 @@ fn idmap_without_mappings_takes_those_of_a_joined_user_namespace(case: &Case) ->
 fn explicit_mappings_win_in_a_user_namespace(case: &Case) -> Outcome {
     let dir = owned(case, "volume")?;
     // hostID is an id of the host, of which the container sees its own view.
-    mapped(case, &dir, &[(0, ROOT + 70, 10)]).prepared(in_userns).holds(|seen| {
+    mapped(case, &dir, &[(0, ROOT + 70, 10)]).prepared(enter_user_namespace).holds(|seen| {
         belongs(seen, "/mnt/root", 70, 70)?;
         belongs(seen, "/mnt/five", 75, 76)
     })
@@ -323,7 +307,7 @@ fn an_ext4_file_system_is_mapped_in_a_user_namespace(case: &Case) -> Outcome {
     property(case, "/mounts/1/options", json!(["idmap"]))
         .instead_of(json!([]))
         .given("/mounts/1", json!({"destination": "/mnt", "type": "ext4", "source": device.0}))
-        .prepared(in_userns)
+        .prepared(enter_user_namespace)
         .probe(&["--stat", "/mnt/lost+found", "--list", "/mnt/lost+found"])
         .holds(|seen| {
             belongs(seen, "/mnt/lost+found", 0, 0)?;

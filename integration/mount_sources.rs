@@ -368,14 +368,11 @@ fn tmpcopyup_is_for_a_tmpfs_only(case: &Case) -> Outcome {
 }
 
 fn tmpcopyup_works_in_a_user_namespace(case: &Case) -> Outcome {
-    let ids = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-    let bundle = case.bundle()?.with("/linux/uidMappings", ids.clone()).with("/linux/gidMappings", ids);
-    let bundle = bundle.with("/linux/namespaces/-", json!({"type": "user"}));
+    let bundle = case.bundle()?;
     let data = bundle.rootfs().join("data");
     fs::create_dir(&data)?;
     fs::write(data.join("file"), "content")?;
-    fs::set_permissions(data.join("file"), fs::Permissions::from_mode(0o4640))?;
-    let bundle = bundle.owned_by(100_000)?;
+    let bundle = bundle.in_user_namespace()?;
     chown(data.join("file"), Some(100_005), Some(100_006))?;
     fs::set_permissions(data.join("file"), fs::Permissions::from_mode(0o4640))?;
     let bundle = bundle.with("/mounts/-", copied_tmpfs(&["tmpcopyup"])).probe(&["--stat", "/data/file"]);

@@ -92,10 +92,7 @@ fn a_killed_delete_leaves_nothing_after_delete_force(case: &Case) -> Outcome {
 
 /// A user namespace, with everything that takes a word between the two processes.
 fn remapped(bundle: Bundle) -> Outcome<Bundle> {
-    let ids = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-    let bundle = bundle.with("/linux/uidMappings", ids.clone()).with("/linux/gidMappings", ids);
-    let bundle = bundle.with("/linux/namespaces/-", json!({"type": "user"})).owned_by(100_000)?;
-    let bundle = bundle.with("/linux/namespaces/-", json!({"type": "time"}));
+    let bundle = bundle.in_user_namespace()?.with("/linux/namespaces/-", json!({"type": "time"}));
     Ok(bundle.with("/linux/timeOffsets", json!({"boottime": {"secs": 1000}})))
 }
 
