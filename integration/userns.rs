@@ -46,6 +46,9 @@ tests![
     an_existing_file_that_is_another_device_is_refused,
     runtime_hooks_see_the_host_and_container_hooks_the_container,
     a_terminal_belongs_to_the_user,
+    exec_has_a_terminal_of_the_container,
+    a_user_namespace_without_a_mount_namespace_is_refused,
+    a_joined_mount_namespace_that_the_container_may_not_change_is_an_error,
     exec_is_in_all_namespaces_and_has_the_capabilities,
     exec_as_a_user_that_is_not_mapped_is_refused,
     a_sysctl_of_the_network_is_set_inside,
@@ -707,6 +710,42 @@ fn a_terminal_belongs_to_the_user(case: &Case) -> Outcome {
         "the terminal shows {text:?}"
     );
     Ok(())
+}
+
+fn exec_has_a_terminal_of_the_container(case: &Case) -> Outcome {
+    let pts = json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+        "options": ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]});
+    let bundle = case.bundle()?.in_user_namespace()?.with("/mounts/-", dev_mount()).with("/mounts/-", pts);
+    let container = case.run_detached(&bundle.probe(&["--quiet", "--hold"]))?;
+    let socket = Socket::in_directory(&case.dir.join("console"))?;
+    let path = socket.path.to_string_lossy().into_owned();
+    let script = "stat -L -c '%n %u %g' /dev/pts/0; readlink /proc/self/fd/1; : >/dev/tty && echo tty";
+    let command =
+        ["exec", "--detach", "--tty", "--user", "7:8", "--console-socket", &path, &container.id, "/bin/sh", "-c"];
+    case.runtime(&command).args(&[script]).go()?.succeeds()?;
+    let (terminal, _) = socket.receives()?;
+    let mut text = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut fs::File::from(terminal), &mut text);
+    let text = String::from_utf8_lossy(&text).replace('\r', "");
+    ensure!(text.lines().eq(["/dev/pts/0 7 5", "/dev/pts/0", "tty"]), "the terminal shows {text:?}");
+    container.end()
+}
+
+fn a_user_namespace_without_a_mount_namespace_is_refused(case: &Case) -> Outcome {
+    // Its devices could only be mounted, and on the host at that.
+    let list = json!(["pid", "user"].map(namespace));
+    let bundle = case.bundle()?.in_user_namespace()?.with("/linux/namespaces", list).with("/mounts", json!([]));
+    bundle.run(case)?.fails(1, "")?;
+    ensure!(fs::read_dir(bundle.rootfs().join("dev"))?.next().is_none(), "something was made in the rootfs");
+    Ok(())
+}
+
+fn a_joined_mount_namespace_that_the_container_may_not_change_is_an_error(case: &Case) -> Outcome {
+    let holder = holder(case, false)?;
+    let list = json!([namespace("pid"), joined("mount", &path_of(&holder, "mnt"))]);
+    let bundle = case.bundle()?.with("/linux/namespaces", list).in_user_namespace()?;
+    bundle.run(case)?.fails(1, "")?;
+    holder.end()
 }
 
 fn exec_is_in_all_namespaces_and_has_the_capabilities(case: &Case) -> Outcome {
