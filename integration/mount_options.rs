@@ -75,7 +75,9 @@ fn remount(path: &Path, flags: MsFlags) -> Outcome {
 }
 
 fn every_flag_is_set_on_a_bind(case: &Case) -> Outcome {
+    // On a mount of its own, for that of the directory may have some of them.
     let volume = volume(case, "volume")?;
+    let _mounted = Mounted::tmpfs(&volume)?;
     for (option, opposite, shown) in FLAGS {
         for others in [&[][..], &[opposite]] {
             let mut options = vec!["bind"];
@@ -444,6 +446,7 @@ fn again(options: &[&str]) -> Value {
 
 fn a_bind_remount_changes_the_flags(case: &Case) -> Outcome {
     let volume = volume(case, "volume")?;
+    let _mounted = Mounted::tmpfs(&volume)?;
     for first in [tmpfs("/mnt"), bind(&volume, "/mnt", &["bind"])] {
         for (option, _, shown) in FLAGS {
             property(case, "/mounts/2", again(&["remount", "bind", option]))

@@ -35,7 +35,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Where a single unified hierarchy is mounted; nobody puts it elsewhere.
-const UNIFIED: &str = "/sys/fs/cgroup";
+pub const UNIFIED: &str = "/sys/fs/cgroup";
 
 /// Where the resources of a configuration are, as messages begin.
 const RESOURCES: &str = "config.json: /linux/resources";

@@ -380,15 +380,13 @@ impl<'a> Launch<'a> {
     /// Answers what the child needs to be in its namespaces.
     fn settle(&mut self, socket: &Socket) -> Result<()> {
         let plan = self.plan;
-        if plan.namespaces.hands_over_early() {
-            match socket.receive()? {
-                Some(Message::Init(pid)) => self.adopt(Pid::from_raw(pid), socket)?,
-                other => return Err(self.unexpected(other)),
-            }
+        let (early, unshares) = (plan.namespaces.hands_over_early(), plan.namespaces.unshares_user());
+        if early && !unshares {
+            self.await_successor(socket)?;
         }
         let Some((pid, _)) = &self.child else { return Ok(()) };
         let pid = *pid;
-        if !plan.time_offsets.is_empty() || plan.namespaces.unshares_user() {
+        if !plan.time_offsets.is_empty() || unshares {
             match socket.receive()? {
                 Some(Message::Unshared) => {}
                 other => return Err(self.unexpected(other)),
@@ -405,7 +403,18 @@ impl<'a> Launch<'a> {
         if plan.ids.is_some() || !plan.time_offsets.is_empty() {
             let _ = socket.send(&Message::Mapped);
         }
+        if early && unshares {
+            self.await_successor(socket)?;
+        }
         Ok(())
+    }
+
+    /// The child hands over to one more process, in a PID namespace that it could not be born in.
+    fn await_successor(&mut self, socket: &Socket) -> Result<()> {
+        match socket.receive()? {
+            Some(Message::Init(pid)) => self.adopt(Pid::from_raw(pid), socket),
+            other => Err(self.unexpected(other)),
+        }
     }
 
     /// Moves network devices into the namespace that the child is in by then; before the hooks and the sysctls, which are

@@ -25,6 +25,7 @@ use nix::sys::stat::{Mode, umask};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// What the parent has prepared.
 pub struct Init<'a> {
@@ -180,7 +181,7 @@ impl Init<'_> {
             namespaces::join(&self.existing, makes_userns)?;
         }
         if namespaces.unshares_user() {
-            let flags = namespaces.clone_flags();
+            let flags = namespaces.clone_flags().difference(CloneFlags::CLONE_NEWPID);
             unshare(flags).context(|| format!("unshare({flags:?})"))?;
         }
         if namespaces.joins(CloneFlags::CLONE_NEWUSER) {
@@ -203,6 +204,9 @@ impl Init<'_> {
         }
         if makes_time {
             namespaces::enter_new_time_namespace()?;
+        }
+        if namespaces.unshares_user() && namespaces.hands_over_early() {
+            self.hand_over(CloneFlags::CLONE_NEWPID)?;
         }
         self.unshare_network()?;
         let may_be_fixed = namespaces.has(CloneFlags::CLONE_NEWUSER) || self.caller.has_groups_of_userns();
@@ -410,14 +414,21 @@ pub fn restrictions<'a>(
     let in_userns = caller.is_nested || namespaces.has(CloneFlags::CLONE_NEWUSER);
     let find = |kind: CloneFlags| existing.iter().find(|namespace| namespace.kind == kind);
     let unified = cgroups.directories.iter().find(|directory| directory.hierarchy == "unified");
-    let shows_cgroup = in_userns && !namespaces.creates(CloneFlags::CLONE_NEWCGROUP);
+    let unified = unified.map(|directory| directory.path.as_path());
+    // A mount of the hierarchy would show a user namespace more than it may see, and from the first cgroup namespace it
+    // would take away what options the host's own has (cgroup_namespaces(7)): what is there is shown instead.
+    let has_own = match find(CloneFlags::CLONE_NEWCGROUP) {
+        Some(joined) => !joined.is_own().unwrap_or(true),
+        None => namespaces.creates(CloneFlags::CLONE_NEWCGROUP),
+    };
+    let shown = if in_userns { unified } else { cgroups.unified.then_some(Path::new(cgroups::UNIFIED)) };
     Restrictions {
         ids,
         userns: find(CloneFlags::CLONE_NEWUSER).map(|namespace| namespace.fd.as_fd()),
         pidns: find(CloneFlags::CLONE_NEWPID).map(|namespace| namespace.fd.as_fd()),
         makes_nodes: !in_userns,
         shows_sys: in_userns && !namespaces.creates(CloneFlags::CLONE_NEWNET),
-        shows_cgroup: unified.filter(|_| shows_cgroup).map(|directory| directory.path.as_path()),
+        shows_cgroup: shown.filter(|_| !has_own),
     }
 }
 

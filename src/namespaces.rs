@@ -2,7 +2,7 @@
 //!
 //! | namespace       | created                      | joined                                              |
 //! |-----------------|------------------------------|-----------------------------------------------------|
-//! | user            | by clone3; beside an existing pid namespace by the child's unshare | by the child's setns, after all that only the runtime may join |
+//! | user            | by clone3; beside an existing pid or cgroup namespace by the child's unshare | by the child's setns, after all that only the runtime may join |
 //! | mount, pid, uts | by clone3                    | by the child's setns; pid see below                 |
 //! | ipc             | by clone3; with a new user namespace by the child's unshare, for it is to belong to root in there | by the child's setns |
 //! | network         | by the child's unshare: it costs most, and the parent has work of its own meanwhile | by the child's setns |
@@ -120,10 +120,12 @@ impl Namespaces {
         self.create & (CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC) & !self.clone_flags()
     }
 
-    /// Whether the child makes its user namespace by itself: born in one, it could not join an existing PID namespace any
-    /// more, nor could the parent do it for the child without letting it be seen in there at once.
+    /// Whether the child makes its user namespace by itself. Born in one, it could not join an existing PID or cgroup
+    /// namespace any more. The parent could do it around the clone, but then the child would be seen in the PID namespace at
+    /// once, and from another cgroup namespace nobody is cloned into a cgroup outside (nsdelegate, cgroups(7)).
     pub fn unshares_user(&self) -> bool {
-        self.creates(CloneFlags::CLONE_NEWUSER) && self.joins(CloneFlags::CLONE_NEWPID)
+        let joins = self.joins(CloneFlags::CLONE_NEWPID) || self.joins(CloneFlags::CLONE_NEWCGROUP);
+        self.creates(CloneFlags::CLONE_NEWUSER) && joins
     }
 
     /// Whether init will be another process than the parent's child: there is one more clone.
@@ -133,7 +135,8 @@ impl Namespaces {
 
     /// The same, before anything is mounted.
     pub fn hands_over_early(&self) -> bool {
-        self.joins(CloneFlags::CLONE_NEWUSER) && self.creates(CloneFlags::CLONE_NEWPID)
+        let is_later = self.joins(CloneFlags::CLONE_NEWUSER) || self.unshares_user();
+        is_later && self.creates(CloneFlags::CLONE_NEWPID)
     }
 
     /// Opens the namespaces to join; one of the wrong kind is refused here, before any side effect.
@@ -358,7 +361,9 @@ mod tests {
         assert_eq!(new.unshare_flags(), CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC);
         assert!(!new.hands_over() && !new.unshares_user() && new.creates(CLONE_NEWTIME));
         let beside = parse(r#"[{"type":"user"},{"type":"pid","path":"/x"},{"type":"mount"}]"#).unwrap();
-        assert!(beside.hands_over() && beside.unshares_user());
+        assert!(beside.hands_over() && beside.unshares_user() && !beside.hands_over_early());
+        let beside = parse(r#"[{"type":"user"},{"type":"pid"},{"type":"cgroup","path":"/x"}]"#).unwrap();
+        assert!(beside.hands_over_early() && beside.unshares_user());
         let joined = parse(r#"[{"type":"user","path":"/x"},{"type":"pid"}]"#).unwrap();
         assert!(joined.hands_over_early());
     }

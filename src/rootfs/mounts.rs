@@ -561,19 +561,17 @@ fn make_link(tree: &Tree<'_>, destination: &Path, target: &Path) -> Result<()> {
 fn attach_cgroup(tree: &mut Tree<'_>, mount: &Mount, view: &cgroups::View, sources: &Sources) -> Result<()> {
     let attributes = mount.options.attr;
     let made = match view {
-        cgroups::View::Unified => {
-            let (fstype, source, data) = (c"cgroup2", c"cgroup", &[]);
-            let mounted = FileSystem { fstype, source, data, attributes: attributes.set }.mount(tree);
-            match (mounted, &sources.cgroup) {
-                // Without a cgroup namespace of its own a user namespace may only be shown what is there.
-                (Err(error), Some(own)) if matches!(error.errno(), Some(Errno::EPERM | Errno::EBUSY)) => {
-                    let attributes = MountAttr { propagation: libc::MS_PRIVATE, ..attributes };
-                    sys::mount_setattr(own.as_fd(), true, attributes).context(|| "mount_setattr(recursive)")?;
-                    own.try_clone().context(|| "dup")?
-                }
-                (mounted, _) => mounted?,
+        cgroups::View::Unified => match &sources.cgroup {
+            Some(there) => {
+                let attributes = MountAttr { propagation: libc::MS_PRIVATE, ..attributes };
+                sys::mount_setattr(there.as_fd(), true, attributes).context(|| "mount_setattr(recursive)")?;
+                there.try_clone().context(|| "dup")?
             }
-        }
+            None => {
+                let (fstype, source, data) = (c"cgroup2", c"cgroup", &[]);
+                FileSystem { fstype, source, data, attributes: attributes.set }.mount(tree)?
+            }
+        },
         cgroups::View::Legacy(_) => {
             let data = &[("mode".to_string(), Some("755".to_string()))];
             let attributes = attributes.set & !MOUNT_ATTR_RDONLY;
