@@ -39,10 +39,23 @@ tests![
     a_remount_or_cgroups_can_not_be_mapped,
 ];
 
+/// A tmpfs has mappings from Linux 6.3 on.
+fn needs_mapped_tmpfs() -> Outcome {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) < (6, 3) => skip("this kernel maps no tmpfs"),
+        _ => Ok(()),
+    }
+}
+
 /// A directory with a file of root, one of 5:6 and one of 70000.
 fn owned(case: &Case, name: &str) -> Outcome<PathBuf> {
     let dir = case.dir.join(name);
     fs::create_dir_all(&dir)?;
+    if nix::sys::statfs::statfs(&dir)?.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC {
+        needs_mapped_tmpfs()?;
+    }
     fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
     for (name, uid, gid) in [("root", 0, 0), ("five", 5, 6), ("far", 70000, 70000)] {
         fs::write(dir.join(name), name)?;
@@ -214,6 +227,7 @@ fn explicit_mappings_win_in_a_user_namespace(case: &Case) -> Outcome {
 
 fn ridmap_reaches_what_is_below_and_idmap_does_not(case: &Case) -> Outcome {
     let dir = owned(case, "volume")?;
+    needs_mapped_tmpfs()?;
     let inner = Mounted::tmpfs(&dir.join("sub"))?;
     fs::write(inner.0.join("file"), "")?;
     chown(inner.0.join("file"), Some(5), Some(6))?;
@@ -236,6 +250,7 @@ fn ridmap_reaches_what_is_below_and_idmap_does_not(case: &Case) -> Outcome {
 }
 
 fn a_tmpfs_is_mapped(case: &Case) -> Outcome {
+    needs_mapped_tmpfs()?;
     // The root of a new tmpfs is root's, which is 1000 through the mapping.
     property(case, "/mounts/1/options", json!(["idmap", "mode=777"]))
         .instead_of(json!(["mode=777"]))
@@ -253,6 +268,7 @@ fn a_tmpfs_is_mapped(case: &Case) -> Outcome {
 }
 
 fn a_tmpfs_with_a_copy_is_mapped(case: &Case) -> Outcome {
+    needs_mapped_tmpfs()?;
     property(case, "/mounts/1/options", json!(["idmap", "tmpcopyup"]))
         .instead_of(json!(["tmpcopyup"]))
         .along("/mounts/1/uidMappings", mappings(&[(0, 1000, 10)]))

@@ -58,6 +58,7 @@ tests![
     sys_is_there_with_a_network_that_the_host_owns,
     cgroups_are_shown_with_a_cgroup_namespace,
     cgroups_are_shown_without_a_cgroup_namespace,
+    cgroups_are_shown_in_a_cgroup_namespace_that_the_host_owns,
     a_writable_cgroup_belongs_to_the_user,
     masked_and_read_only_paths_hold,
     nothing_of_the_host_is_in_mountinfo,
@@ -921,6 +922,17 @@ fn cgroups_are_shown_with_a_cgroup_namespace(case: &Case) -> Outcome {
 
 fn cgroups_are_shown_without_a_cgroup_namespace(case: &Case) -> Outcome {
     cgroups_are_shown(case, false)
+}
+
+fn cgroups_are_shown_in_a_cgroup_namespace_that_the_host_owns(case: &Case) -> Outcome {
+    let holder = holder(case, false)?;
+    let file = if case.machine.cgroup2 { "/sys/fs/cgroup/cgroup.procs" } else { "/sys/fs/cgroup/pids/cgroup.procs" };
+    let bundle = case.bundle()?.with("/mounts/-", sysfs()).with("/mounts/-", cgroup_mount(&["ro"]));
+    let bundle = bundle.with("/linux/namespaces/-", joined("cgroup", &path_of(&holder, "cgroup")));
+    let bundle = bundle.with("/linux/namespaces/-", namespace("network")).in_user_namespace()?;
+    let seen = bundle.probe(&["--read", file]).see(case)?;
+    ensure!(seen.text(file)?.trim() == "1", "{file} holds {:?}", seen.text(file)?);
+    holder.end()
 }
 
 fn a_writable_cgroup_belongs_to_the_user(case: &Case) -> Outcome {

@@ -421,14 +421,19 @@ pub fn restrictions<'a>(
         Some(joined) => !joined.is_own().unwrap_or(true),
         None => namespaces.creates(CloneFlags::CLONE_NEWCGROUP),
     };
-    let shown = if in_userns { unified } else { cgroups.unified.then_some(Path::new(cgroups::UNIFIED)) };
+    let shown = match in_userns {
+        // One that is joined may belong to somebody else, who alone could mount it.
+        true => unified.filter(|_| !namespaces.creates(CloneFlags::CLONE_NEWCGROUP)),
+        false => Some(Path::new(cgroups::UNIFIED)).filter(|_| cgroups.unified && !has_own),
+    };
     Restrictions {
         ids,
         userns: find(CloneFlags::CLONE_NEWUSER).map(|namespace| namespace.fd.as_fd()),
         pidns: find(CloneFlags::CLONE_NEWPID).map(|namespace| namespace.fd.as_fd()),
         makes_nodes: !in_userns,
         shows_sys: in_userns && !namespaces.creates(CloneFlags::CLONE_NEWNET),
-        shows_cgroup: shown.filter(|_| !has_own),
+        shows_cgroup: shown,
+        mounts_cgroup: has_own,
     }
 }
 

@@ -58,8 +58,8 @@ pub fn delegate(directory: BorrowedFd<'_>, uid: u32) -> Result<()> {
     };
     let what = || format!("give the container's cgroup to the user {uid}");
     let give = |name: &str, flags: AtFlags| match fchownat(directory, name, Some(Uid::from_raw(uid)), None, flags) {
-        // Some are those of controllers that are not enabled.
-        Err(Errno::ENOENT) => Ok(()),
+        // Some are those of controllers that are not enabled; and without the right to, everything stays as it is.
+        Err(Errno::ENOENT | Errno::EPERM) => Ok(()),
         other => other.context(|| format!("fchownat({name:?})")).context(what),
     };
     give("", AtFlags::AT_EMPTY_PATH)?;

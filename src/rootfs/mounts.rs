@@ -556,22 +556,30 @@ fn make_link(tree: &Tree<'_>, destination: &Path, target: &Path) -> Result<()> {
     }
 }
 
+/// The hierarchy of v2: mounted, or what is there of it.
+fn make_unified(tree: &Tree<'_>, attributes: MountAttr, sources: &Sources) -> Result<OwnedFd> {
+    let (fstype, source, data) = (c"cgroup2", c"cgroup", &[]);
+    let mount = || FileSystem { fstype, source, data, attributes: attributes.set }.mount(tree);
+    let Some(there) = &sources.cgroup else {
+        return mount();
+    };
+    if sources.mounts_cgroup {
+        match mount() {
+            Err(error) if matches!(error.errno(), Some(Errno::EPERM | Errno::EBUSY)) => {}
+            mounted => return mounted,
+        }
+    }
+    let attributes = MountAttr { propagation: libc::MS_PRIVATE, ..attributes };
+    sys::mount_setattr(there.as_fd(), true, attributes).context(|| "mount_setattr(recursive)")?;
+    there.try_clone().context(|| "dup")
+}
+
 /// v2: the hierarchy itself, which a cgroup namespace shows from the container's cgroup down. v1: a tmpfs with each
 /// hierarchy's directory of the container bound into it.
 fn attach_cgroup(tree: &mut Tree<'_>, mount: &Mount, view: &cgroups::View, sources: &Sources) -> Result<()> {
     let attributes = mount.options.attr;
     let made = match view {
-        cgroups::View::Unified => match &sources.cgroup {
-            Some(there) => {
-                let attributes = MountAttr { propagation: libc::MS_PRIVATE, ..attributes };
-                sys::mount_setattr(there.as_fd(), true, attributes).context(|| "mount_setattr(recursive)")?;
-                there.try_clone().context(|| "dup")?
-            }
-            None => {
-                let (fstype, source, data) = (c"cgroup2", c"cgroup", &[]);
-                FileSystem { fstype, source, data, attributes: attributes.set }.mount(tree)?
-            }
-        },
+        cgroups::View::Unified => make_unified(tree, attributes, sources)?,
         cgroups::View::Legacy(_) => {
             let data = &[("mode".to_string(), Some("755".to_string()))];
             let attributes = attributes.set & !MOUNT_ATTR_RDONLY;
