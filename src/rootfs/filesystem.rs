@@ -137,8 +137,9 @@ fn set_layer(context: &FsContext, key: &str, layer: &str) -> Result<()> {
     };
     set.map_err(|errno| {
         let error = explain(context, errno, call());
-        // EBADF: before it took descriptors of layers, it took none that were only a path.
-        if matches!(errno, Errno::EINVAL | Errno::EBADF) { error.hint(LAYERS_HINT) } else { error }
+        // Kernels that take no descriptor as a layer say so in three ways.
+        let is_too_old = matches!(errno, Errno::EINVAL | Errno::EBADF | Errno::EOPNOTSUPP);
+        if is_too_old { error.hint(LAYERS_HINT) } else { error }
     })
 }
 
