@@ -24,6 +24,8 @@ tests![
     another_user_than_the_mapped_one_is_refused,
     exec_is_in_all_namespaces,
     exec_as_another_user_is_refused,
+    exec_before_start_is_refused_clearly,
+    the_oom_score_is_adjusted,
     ranges_are_mapped_by_the_helpers,
     ranges_that_are_not_the_users_are_refused,
     a_missing_helper_is_an_error_with_a_hint,
@@ -204,6 +206,29 @@ fn exec_as_another_user_is_refused(case: &Case) -> Outcome {
         case.run(&all)?.fails(255, "")?;
     }
     container.end()
+}
+
+fn exec_before_start_is_refused_clearly(case: &Case) -> Outcome {
+    // Its init has not executed anything yet, and lets nobody look at it who is not privileged.
+    let container = case.create(&bundle(case)?)?;
+    let output = container.exec(&["/bin/true"])?;
+    ensure!(output.status == 255, "{output}");
+    if case.machine.is_corten() {
+        ensure!(output.stderr.contains("once it has been started"), "there is no hint: {output}");
+    }
+    case.delete_force(&container.id)
+}
+
+fn the_oom_score_is_adjusted(case: &Case) -> Outcome {
+    let container = case.run_detached(&bundle(case)?.with("/process/oomScoreAdj", json!(345)).probe(&["--hold"]))?;
+    let text = container.prints("\n")?;
+    Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?).is("/oom_score_adj", &json!(345))?;
+    container.exec(&["/probe"])?.succeeds()?.seen()?.is("/oom_score_adj", &json!(345))?;
+    container.end()?;
+    // Below what he has already a user cannot go.
+    let output = bundle(case)?.with("/process/oomScoreAdj", json!(-900)).run(case)?.fails(1, "")?;
+    ensure!(!case.machine.is_corten() || output.stderr.contains("CAP_SYS_RESOURCE"), "there is no hint: {output}");
+    Ok(())
 }
 
 /// The user's runtime in a mount namespace in which /etc/subuid and /etc/subgid give him a range, and he has a name.

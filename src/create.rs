@@ -237,11 +237,10 @@ impl<'a> Launch<'a> {
         if let Some(filter) = &filter {
             self.container.write_filter(filter)?;
         }
-        if let (Some(score), Some((pid, _))) =
-            (plan.process.as_ref().and_then(|process| process.oom_score_adj), &self.child)
-        {
+        let score = plan.process.as_ref().and_then(|process| process.oom_score_adj);
+        if let (Some(score), Some((pid, _)), true) = (score, &self.child, self.caller.may_mount) {
             // A child that is gone cannot be adjusted, and knows better why.
-            set_oom_score_adj(*pid, score).map_err(|error| socket.last_words().map_or(error, in_init))?;
+            set_oom_score_adj(&pid.to_string(), score).map_err(|error| socket.last_words().map_or(error, in_init))?;
         }
         if let Some(uid) = cgroup_owner {
             cgroups.delegate(cgroup.as_ref().map(AsFd::as_fd), uid)?;
@@ -605,9 +604,10 @@ pub fn keyring_name(id: &str, stay: bool) -> Result<Option<CString>> {
     if stay { Ok(None) } else { Ok(Some(CString::new(format!("_ses.{id}"))?)) }
 }
 
-/// Written here, where /proc is the host's; the child is not dumpable and so could not.
-pub fn set_oom_score_adj(pid: Pid, score: i32) -> Result<()> {
-    files::write_value(Path::new(&format!("/proc/{pid}/oom_score_adj")), &score.to_string()).map_err(|error| {
+/// Written by the parent, for the child is not dumpable and so could not. Without privileges it is the other way round: the
+/// child writes it first of all, as long as its files in /proc are its own.
+pub fn set_oom_score_adj(process: &str, score: i32) -> Result<()> {
+    files::write_value(Path::new(&format!("/proc/{process}/oom_score_adj")), &score.to_string()).map_err(|error| {
         let denied = error.errno() == Some(nix::errno::Errno::EACCES);
         let error = error.context(format!("set oomScoreAdj to {score}"));
         if denied { error.hint("lowering it needs CAP_SYS_RESOURCE") } else { error }

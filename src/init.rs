@@ -18,7 +18,7 @@ use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use crate::terminal::{self, Destination, Terminal};
 use crate::userns::{self, Mappings};
-use crate::{hooks, nofile, process, sysctl};
+use crate::{create, hooks, nofile, process, sysctl};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
@@ -90,6 +90,10 @@ impl Init<'_> {
         die_with_parent()?;
         self.container.close_inherited();
         nix::unistd::setsid().context(|| "setsid")?;
+        let score = self.plan.process.as_ref().and_then(|process| process.oom_score_adj);
+        if let Some(score) = score.filter(|_| !self.caller.may_mount) {
+            create::set_oom_score_adj("self", score)?;
+        }
 
         // Namespaces first: what is mounted below shows what they hold.
         let groups_are_fixed = self.enter_namespaces()?;

@@ -296,8 +296,12 @@ impl Visit {
             let joined = sys::setns(namespace.fd.as_fd(), namespace.kind)
                 .context(|| format!("join the {} namespace {}: setns", name(namespace.kind), namespace.path.display()));
             if let Err(error) = joined {
-                visit.leave()?;
-                return Err(error);
+                // Who could join nothing has nowhere to come back from, and might not be let.
+                let has_joined = existing.first().is_some_and(|first| first.kind != namespace.kind);
+                return Err(match visit.leave() {
+                    Err(left) if has_joined => error.hint(left),
+                    _ => error,
+                });
             }
         }
         Ok(visit)
