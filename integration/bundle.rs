@@ -83,6 +83,12 @@ impl Bundle {
         self.args(&["/bin/sh", "-c", script])
     }
 
+    /// Puts it into a user namespace of 65536 ids, to whose root the root file system belongs.
+    pub fn in_user_namespace(mut self) -> Outcome<Bundle> {
+        enter_user_namespace(&mut self)?;
+        Ok(self)
+    }
+
     /// Gives the directories of the root file system, and the files that no other test shares, to a user of the host.
     pub fn owned_by(self, id: u32) -> Outcome<Bundle> {
         give_away(&self.rootfs(), id)?;
@@ -172,6 +178,25 @@ impl Case<'_> {
     fn place(&self, from: &Path, to: &Path) -> Outcome {
         Ok(fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))?)
     }
+}
+
+/// Where root of [`Bundle::in_user_namespace`] is on the host.
+pub const MAPPED_ROOT: u32 = 100_000;
+
+/// Mappings as config.json has them, from the first id inside, the first id outside and the number of each range.
+pub fn mappings(ranges: &[(u32, u32, u32)]) -> Value {
+    let range =
+        |(inside, outside, size): &(u32, u32, u32)| json!({"containerID": inside, "hostID": outside, "size": size});
+    ranges.iter().map(range).collect()
+}
+
+/// See [`Bundle::in_user_namespace`].
+pub fn enter_user_namespace(bundle: &mut Bundle) -> Outcome {
+    let ids = mappings(&[(0, MAPPED_ROOT, 65536)]);
+    set(&mut bundle.config, "/linux/uidMappings", ids.clone());
+    set(&mut bundle.config, "/linux/gidMappings", ids);
+    set(&mut bundle.config, "/linux/namespaces/-", json!({"type": "user"}));
+    give_away(&bundle.rootfs(), MAPPED_ROOT)
 }
 
 /// Gives a tree to a user of the host, but for files that other tests share by hard links.

@@ -6,14 +6,17 @@ use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::{Value, json};
 
-use crate::bundle::{Check, Property, Seen, docker_like_property};
+use crate::bundle::{Bundle, Check, Property, Seen, docker_like_property};
 use crate::harness::{Case, Outcome};
 use crate::leftovers::cgroup_directories_named;
+use crate::runtime::Container;
 use crate::{ensure, tests};
 
 tests![
     everything_is_right_under_run,
     everything_is_right_under_create_and_start,
+    everything_is_right_in_a_user_namespace,
+    everything_is_right_in_a_pod_with_a_user_namespace,
     exec_is_confined_as_init_is,
     the_whole_lifecycle_leaves_nothing,
     many_containers_at_once_do_not_disturb_each_other,
@@ -66,7 +69,27 @@ fn check(seen: &Seen, own: &[(&str, u64)]) -> Check {
     }
     process(seen)?;
     mounts(seen)?;
-    paths(seen)?;
+    masked(seen)?;
+    seen.answers("write", "/proc/sys/kernel/domainname", &json!("EROFS"))?;
+    // Docker's device rules allow making any node, and opening only those on the list.
+    seen.answers("mknod", "/tmp/new:c:10:229", &json!("ok"))?;
+    calls(seen)
+}
+
+/// The same in a user namespace, where even root makes no node and the host's sysctls are not his.
+fn check_in_userns(seen: &Seen) -> Check {
+    process(seen)?;
+    mounts(seen)?;
+    masked(seen)?;
+    seen.answers("write", "/proc/sys/kernel/domainname", &json!("EACCES"))?;
+    seen.answers("mknod", "/tmp/new:c:10:229", &json!("EPERM"))?;
+    for (_, name) in [("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("mount", "mnt"), ("pid", "pid")] {
+        seen.is(&format!("/owners/{name}"), seen.get("/namespaces/user"))?;
+    }
+    calls(seen)
+}
+
+fn calls(seen: &Seen) -> Check {
     // acct is not in the profile; clone3 is answered as by an older kernel, so that clone is used instead.
     seen.answers("syscall", "163", &json!("EPERM"))?;
     seen.answers("syscall", "435", &json!("ENOSYS"))
@@ -139,7 +162,7 @@ fn mounts(seen: &Seen) -> Check {
     seen.answers("open", "/dev/null", &json!("ok"))
 }
 
-fn paths(seen: &Seen) -> Check {
+fn masked(seen: &Seen) -> Check {
     for file in ["/proc/interrupts", "/proc/keys"] {
         ensure!(seen.text(file)?.is_empty(), "{file} is not masked");
     }
@@ -147,9 +170,7 @@ fn paths(seen: &Seen) -> Check {
         let found = seen.answer("list", path);
         ensure!(found == &list || found == &json!({"errno": "ENOENT"}), "{path} is not masked: {found}");
     }
-    seen.answers("write", "/proc/sys/kernel/domainname", &json!("EROFS"))?;
-    // Docker's device rules allow making any node, and opening only those on the list.
-    seen.answers("mknod", "/tmp/new:c:10:229", &json!("ok"))
+    Ok(())
 }
 
 /// The inodes of this process's own namespaces, less those that the container shares.
@@ -176,6 +197,58 @@ fn everything_is_right_under_create_and_start(case: &Case) -> Outcome {
     container.wait()?;
     ensure!(case.status(&container.id)? == "stopped", "it has not stopped");
     container.delete()
+}
+
+/// The docker-like bundle as Docker writes it with userns-remap.
+fn remapped(case: &Case) -> Outcome<Bundle> {
+    case.docker_like()?.in_user_namespace()
+}
+
+/// What a process in a user namespace sees and init of a container prints.
+fn printed(container: &Container) -> Outcome<Seen> {
+    Ok(Seen(serde_json::from_str(&container.prints("\n")?).map_err(|error| error.to_string())?))
+}
+
+fn everything_is_right_in_a_user_namespace(case: &Case) -> Outcome {
+    let mut options = LOOK.to_vec();
+    options.push("--hold");
+    let container = case.run_detached(&remapped(case)?.probe(&options))?;
+    check_in_userns(&printed(&container)?)?;
+    let mut command = vec!["/probe"];
+    command.extend(LOOK);
+    check_in_userns(&container.exec(&command)?.succeeds()?.seen()?)?;
+    container.end()
+}
+
+fn everything_is_right_in_a_pod_with_a_user_namespace(case: &Case) -> Outcome {
+    // As the kubelet has it: one container holds the namespaces, the others join them and have volumes with mapped ids.
+    let pause = case.run_detached(&remapped(case)?.probe(&["--quiet", "--hold"]))?;
+    let volume = case.dir.join("volume");
+    fs::create_dir(&volume)?;
+    fs::write(volume.join("file"), "content")?;
+    let mut list = vec![json!({"type": "mount"}), json!({"type": "pid"}), json!({"type": "cgroup"})];
+    for (kind, name) in [("user", "user"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts")] {
+        list.push(json!({"type": kind, "path": format!("/proc/{}/ns/{name}", pause.pid)}));
+    }
+    let mount = json!({"destination": "/volume", "type": "bind", "source": volume, "options": ["rbind", "idmap"]});
+    let mut options = LOOK.to_vec();
+    options.extend(["--stat", "/volume/file", "--make", "/volume/new", "--hold"]);
+    let bundle = remapped(case)?.with("/linux/namespaces", json!(list)).with("/mounts/-", mount).probe(&options);
+    let container = case.run_detached(&bundle)?;
+    let seen = printed(&container)?;
+    check_in_userns(&seen)?;
+    for path in
+        ["stat", "make"].map(|group| seen.answer(group, if group == "stat" { "/volume/file" } else { "/volume/new" }))
+    {
+        ensure!(path.get("uid") == Some(&json!(0)), "the volume shows {path}");
+    }
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(volume.join("new"))?);
+    ensure!(owner == 0, "what was made belongs to {owner}");
+    let mut command = vec!["/probe"];
+    command.extend(LOOK);
+    check_in_userns(&container.exec(&command)?.succeeds()?.seen()?)?;
+    container.end()?;
+    pause.end()
 }
 
 fn exec_is_confined_as_init_is(case: &Case) -> Outcome {

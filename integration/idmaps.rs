@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::bundle::{Bundle, Check, Property, Seen, give_away, property, set, within};
+use crate::bundle::{
+    Check, MAPPED_ROOT as ROOT, Property, Seen, enter_user_namespace, give_away, mappings, property, within,
+};
 use crate::harness::{Case, Outcome, skip};
 use crate::mount_options::Loop;
 use crate::mounts::{Mounted, bind, tmpfs};
@@ -37,27 +39,23 @@ tests![
     a_remount_or_cgroups_can_not_be_mapped,
 ];
 
-/// Where root of the containers here is on the host.
-const ROOT: u32 = 100_000;
-
-fn mappings(ranges: &[(u32, u32, u32)]) -> Value {
-    let range =
-        |(inside, outside, size): &(u32, u32, u32)| json!({"containerID": inside, "hostID": outside, "size": size});
-    ranges.iter().map(range).collect()
-}
-
-fn in_userns(bundle: &mut Bundle) -> Outcome {
-    let ids = mappings(&[(0, ROOT, 65536)]);
-    set(&mut bundle.config, "/linux/uidMappings", ids.clone());
-    set(&mut bundle.config, "/linux/gidMappings", ids);
-    set(&mut bundle.config, "/linux/namespaces/-", json!({"type": "user"}));
-    give_away(&bundle.rootfs(), ROOT)
+/// A tmpfs has mappings from Linux 6.3 on.
+fn needs_mapped_tmpfs() -> Outcome {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) < (6, 3) => skip("this kernel maps no tmpfs"),
+        _ => Ok(()),
+    }
 }
 
 /// A directory with a file of root, one of 5:6 and one of 70000.
 fn owned(case: &Case, name: &str) -> Outcome<PathBuf> {
     let dir = case.dir.join(name);
     fs::create_dir_all(&dir)?;
+    if nix::sys::statfs::statfs(&dir)?.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC {
+        needs_mapped_tmpfs()?;
+    }
     fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
     for (name, uid, gid) in [("root", 0, 0), ("five", 5, 6), ("far", 70000, 70000)] {
         fs::write(dir.join(name), name)?;
@@ -165,7 +163,7 @@ fn mappings_in_the_option_may_be_relative_to_the_container(case: &Case) -> Outco
     property(case, "/mounts/1/options", json!(["bind", "idmap=uids=@0-40-10;gids=@0-50-10"]))
         .instead_of(json!(["bind"]))
         .given("/mounts/1", bind(&dir, "/mnt", &[]))
-        .prepared(in_userns)
+        .prepared(enter_user_namespace)
         .probe(&STATS)
         .holds(|seen| {
             // Inside it is what the option says, wherever that is on the host.
@@ -180,7 +178,7 @@ fn idmap_without_mappings_takes_those_of_the_container(case: &Case) -> Outcome {
         property(case, "/mounts/1/options", json!(["rbind", option]))
             .instead_of(json!(["rbind"]))
             .given("/mounts/1", bind(&dir, "/mnt", &[]))
-            .prepared(in_userns)
+            .prepared(enter_user_namespace)
             .prepared(|_| {
                 let _ = fs::remove_file(dir.join("new"));
                 Ok(())
@@ -201,8 +199,7 @@ fn idmap_without_mappings_takes_those_of_the_container(case: &Case) -> Outcome {
 }
 
 fn idmap_without_mappings_takes_those_of_a_joined_user_namespace(case: &Case) -> Outcome {
-    let mut holder = case.bundle()?.probe(&["--quiet", "--hold"]);
-    in_userns(&mut holder)?;
+    let holder = case.bundle()?.in_user_namespace()?.probe(&["--quiet", "--hold"]);
     let holder = case.run_detached(&holder)?;
     let path = format!("/proc/{}/ns/user", holder.pid);
     let dir = owned(case, "volume")?;
@@ -222,7 +219,7 @@ fn idmap_without_mappings_takes_those_of_a_joined_user_namespace(case: &Case) ->
 fn explicit_mappings_win_in_a_user_namespace(case: &Case) -> Outcome {
     let dir = owned(case, "volume")?;
     // hostID is an id of the host, of which the container sees its own view.
-    mapped(case, &dir, &[(0, ROOT + 70, 10)]).prepared(in_userns).holds(|seen| {
+    mapped(case, &dir, &[(0, ROOT + 70, 10)]).prepared(enter_user_namespace).holds(|seen| {
         belongs(seen, "/mnt/root", 70, 70)?;
         belongs(seen, "/mnt/five", 75, 76)
     })
@@ -230,6 +227,7 @@ fn explicit_mappings_win_in_a_user_namespace(case: &Case) -> Outcome {
 
 fn ridmap_reaches_what_is_below_and_idmap_does_not(case: &Case) -> Outcome {
     let dir = owned(case, "volume")?;
+    needs_mapped_tmpfs()?;
     let inner = Mounted::tmpfs(&dir.join("sub"))?;
     fs::write(inner.0.join("file"), "")?;
     chown(inner.0.join("file"), Some(5), Some(6))?;
@@ -252,6 +250,7 @@ fn ridmap_reaches_what_is_below_and_idmap_does_not(case: &Case) -> Outcome {
 }
 
 fn a_tmpfs_is_mapped(case: &Case) -> Outcome {
+    needs_mapped_tmpfs()?;
     // The root of a new tmpfs is root's, which is 1000 through the mapping.
     property(case, "/mounts/1/options", json!(["idmap", "mode=777"]))
         .instead_of(json!(["mode=777"]))
@@ -269,6 +268,7 @@ fn a_tmpfs_is_mapped(case: &Case) -> Outcome {
 }
 
 fn a_tmpfs_with_a_copy_is_mapped(case: &Case) -> Outcome {
+    needs_mapped_tmpfs()?;
     property(case, "/mounts/1/options", json!(["idmap", "tmpcopyup"]))
         .instead_of(json!(["tmpcopyup"]))
         .along("/mounts/1/uidMappings", mappings(&[(0, 1000, 10)]))
@@ -323,7 +323,7 @@ fn an_ext4_file_system_is_mapped_in_a_user_namespace(case: &Case) -> Outcome {
     property(case, "/mounts/1/options", json!(["idmap"]))
         .instead_of(json!([]))
         .given("/mounts/1", json!({"destination": "/mnt", "type": "ext4", "source": device.0}))
-        .prepared(in_userns)
+        .prepared(enter_user_namespace)
         .probe(&["--stat", "/mnt/lost+found", "--list", "/mnt/lost+found"])
         .holds(|seen| {
             belongs(seen, "/mnt/lost+found", 0, 0)?;

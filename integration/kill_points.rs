@@ -465,7 +465,14 @@ impl Worker {
             }
             if start.elapsed() > GRACE {
                 let (status, _) = self.status();
-                let names: Vec<String> = alive.into_iter().map(|(pid, name)| format!("{pid} ({name})")).collect();
+                // What it is doing, as the kernel tells: a number of a call, or that it stands still.
+                let doing = |pid: i32| {
+                    let stat = read(format!("/proc/{pid}/stat"));
+                    let letter = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('?');
+                    format!("{letter} in {}", read(format!("/proc/{pid}/syscall")).trim())
+                };
+                let name = |(pid, name): (i32, String)| format!("{pid} ({name}, {})", doing(pid));
+                let names: Vec<String> = alive.into_iter().map(name).collect();
                 faults.push(format!("alive after {GRACE:?}: {} (state: {status:?})", names.join(" ")));
                 return;
             }

@@ -75,7 +75,9 @@ fn remount(path: &Path, flags: MsFlags) -> Outcome {
 }
 
 fn every_flag_is_set_on_a_bind(case: &Case) -> Outcome {
+    // On a mount of its own, for that of the directory may have some of them.
     let volume = volume(case, "volume")?;
+    let _mounted = Mounted::tmpfs(&volume)?;
     for (option, opposite, shown) in FLAGS {
         for others in [&[][..], &[opposite]] {
             let mut options = vec!["bind"];
@@ -328,6 +330,15 @@ fn the_rest_goes_to_the_file_system(case: &Case) -> Outcome {
             ensure!(all, "{mount}");
             Ok(())
         })?;
+    // A bind mount has no file system of its own to take any.
+    let volume = volume(case, "volume")?;
+    for option in ["nosuchoption", "size=64k", "mode=755"] {
+        property(case, "/mounts/1/options", json!(["bind", option]))
+            .instead_of(json!(["bind"]))
+            .given("/mounts/1", bind(&volume, "/mnt", &[]))
+            .refused("")
+            .map_err(|stop| within(stop, option))?;
+    }
     for option in ["nosuchoption", "nosuchoption=1", "size=x"] {
         let mut mount = tmpfs("/mnt");
         mount["options"] = json!([option]);
@@ -393,7 +404,7 @@ fn recursive_propagation_reaches_what_is_below(case: &Case) -> Outcome {
     for option in ["private", "shared", "slave", "unbindable"] {
         let recursive = format!("r{option}");
         property(case, "/mounts/1/options", json!(["rbind", recursive]))
-            .instead_of(json!(["rbind", if option == "slave" { "rshared" } else { "rslave" }]))
+            .instead_of(json!(["rbind", if option == "slave" { "rprivate" } else { "rslave" }]))
             .given("/mounts/1", bind(&volume, "/mnt", &[]))
             .holds(|seen| {
                 spreads(seen, "/mnt", option)?;
@@ -435,6 +446,7 @@ fn again(options: &[&str]) -> Value {
 
 fn a_bind_remount_changes_the_flags(case: &Case) -> Outcome {
     let volume = volume(case, "volume")?;
+    let _mounted = Mounted::tmpfs(&volume)?;
     for first in [tmpfs("/mnt"), bind(&volume, "/mnt", &["bind"])] {
         for (option, _, shown) in FLAGS {
             property(case, "/mounts/2", again(&["remount", "bind", option]))

@@ -368,14 +368,11 @@ fn tmpcopyup_is_for_a_tmpfs_only(case: &Case) -> Outcome {
 }
 
 fn tmpcopyup_works_in_a_user_namespace(case: &Case) -> Outcome {
-    let ids = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-    let bundle = case.bundle()?.with("/linux/uidMappings", ids.clone()).with("/linux/gidMappings", ids);
-    let bundle = bundle.with("/linux/namespaces/-", json!({"type": "user"}));
+    let bundle = case.bundle()?;
     let data = bundle.rootfs().join("data");
     fs::create_dir(&data)?;
     fs::write(data.join("file"), "content")?;
-    fs::set_permissions(data.join("file"), fs::Permissions::from_mode(0o4640))?;
-    let bundle = bundle.owned_by(100_000)?;
+    let bundle = bundle.in_user_namespace()?;
     chown(data.join("file"), Some(100_005), Some(100_006))?;
     fs::set_permissions(data.join("file"), fs::Permissions::from_mode(0o4640))?;
     let bundle = bundle.with("/mounts/-", copied_tmpfs(&["tmpcopyup"])).probe(&["--stat", "/data/file"]);
@@ -424,7 +421,7 @@ fn overlay(case: &Case, layers: &[String], dir: &Path) -> Outcome<Bundle> {
 /// All layers have to be there, in their order, and writing has to go to the upper directory.
 fn is_an_overlay(case: &Case, layers: &[String], dir: &Path) -> Outcome {
     let output = overlay(case, layers, dir)?.run(case)?;
-    if output.stderr.contains("need Linux 6.13") {
+    if output.stderr.contains("need Linux 6") {
         return skip("this kernel takes no such layers");
     }
     let seen = output.succeeds()?.seen()?;
@@ -491,8 +488,10 @@ fn places(case: &Case) -> Vec<String> {
     }
     ["memory", "pids", "cpu", "devices", "freezer", "systemd"]
         .into_iter()
-        .filter(|name| Path::new("/sys/fs/cgroup").join(name).join("cgroup.procs").exists())
-        .map(|name| format!("/sys/fs/cgroup/{name}"))
+        // cpu may be a link to where it is mounted together with cpuacct.
+        .filter_map(|name| fs::canonicalize(Path::new("/sys/fs/cgroup").join(name)).ok())
+        .filter(|place| place.join("cgroup.procs").exists())
+        .map(|place| place.to_string_lossy().into_owned())
         .collect()
 }
 
@@ -632,6 +631,10 @@ fn a_thousand_mounts_are_made(case: &Case) -> Outcome {
     for name in ["runtime", "container"] {
         let text = fs::read_to_string(hook_file.with_extension(name))?;
         has_limit(&Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?), 1024, 4096)?;
+    }
+    if !case.machine.is_corten() {
+        // They open one source after the other.
+        return Ok(());
     }
     // Where the hard limit does not allow it, that is an error.
     let mut second = case.bundle()?;

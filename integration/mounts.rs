@@ -55,6 +55,16 @@ impl Mounted {
     }
 }
 
+impl Mounted {
+    /// A namespace of a process, kept by a file that is made for it.
+    pub fn namespace(pid: i32, name: &str, file: &Path) -> Outcome<Mounted> {
+        fs::write(file, "")?;
+        let none = None::<&str>;
+        mount(Some(format!("/proc/{pid}/ns/{name}").as_str()), file, none, MsFlags::MS_BIND, none)?;
+        Ok(Mounted(file.to_owned()))
+    }
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = umount2(&self.0, MntFlags::MNT_DETACH);

@@ -24,6 +24,8 @@ tests![
     another_user_than_the_mapped_one_is_refused,
     exec_is_in_all_namespaces,
     exec_as_another_user_is_refused,
+    exec_before_start_is_refused_clearly,
+    the_oom_score_is_adjusted,
     ranges_are_mapped_by_the_helpers,
     ranges_that_are_not_the_users_are_refused,
     a_missing_helper_is_an_error_with_a_hint,
@@ -33,6 +35,7 @@ tests![
     time_offsets_are_set,
     cgroups_that_can_not_be_made_are_left_out,
     limits_that_can_not_be_set_are_an_error,
+    a_delegated_cgroup_is_used,
     masks_and_read_only_paths_hold,
     seccomp_is_loaded,
     hooks_are_the_users_and_the_containers,
@@ -203,6 +206,29 @@ fn exec_as_another_user_is_refused(case: &Case) -> Outcome {
         case.run(&all)?.fails(255, "")?;
     }
     container.end()
+}
+
+fn exec_before_start_is_refused_clearly(case: &Case) -> Outcome {
+    // Its init has not executed anything yet, and lets nobody look at it who is not privileged.
+    let container = case.create(&bundle(case)?)?;
+    let output = container.exec(&["/bin/true"])?;
+    ensure!(output.status == 255, "{output}");
+    if case.machine.is_corten() {
+        ensure!(output.stderr.contains("once it has been started"), "there is no hint: {output}");
+    }
+    case.delete_force(&container.id)
+}
+
+fn the_oom_score_is_adjusted(case: &Case) -> Outcome {
+    let container = case.run_detached(&bundle(case)?.with("/process/oomScoreAdj", json!(345)).probe(&["--hold"]))?;
+    let text = container.prints("\n")?;
+    Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?).is("/oom_score_adj", &json!(345))?;
+    container.exec(&["/probe"])?.succeeds()?.seen()?.is("/oom_score_adj", &json!(345))?;
+    container.end()?;
+    // Below what he has already a user cannot go.
+    let output = bundle(case)?.with("/process/oomScoreAdj", json!(-900)).run(case)?.fails(1, "")?;
+    ensure!(!case.machine.is_corten() || output.stderr.contains("CAP_SYS_RESOURCE"), "there is no hint: {output}");
+    Ok(())
 }
 
 /// The user's runtime in a mount namespace in which /etc/subuid and /etc/subgid give him a range, and he has a name.
@@ -376,6 +402,83 @@ fn limits_that_can_not_be_set_are_an_error(case: &Case) -> Outcome {
     let devices = json!([{"allow": false, "access": "rwm"}]);
     bundle(case)?.with("/linux/resources", json!({})).see(case)?;
     bundle(case)?.with("/linux/resources/devices", devices).see(case).map(drop)
+}
+
+/// A cgroup of v2 that belongs to the user, as systemd gives one to each; the caller starts in a leaf of it.
+struct Delegated(PathBuf);
+
+impl Delegated {
+    fn new(case: &Case) -> Outcome<Delegated> {
+        let dir = Path::new("/sys/fs/cgroup").join(format!("{}-user", case.tag));
+        let delegated = Delegated(dir);
+        for dir in [delegated.0.clone(), delegated.0.join("session")] {
+            fs::create_dir(&dir)?;
+            for name in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+                chown(dir.join(name), Some(USER), Some(USER))?;
+            }
+        }
+        Ok(delegated)
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for dir in [self.0.join("session"), self.0.clone()] {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
+fn a_delegated_cgroup_is_used(case: &Case) -> Outcome {
+    if !case.machine.cgroup2 {
+        return skip("a cgroup of v1 is not delegated");
+    }
+    let bundle = bundle(case)?.with("/linux/cgroupsPath", json!(format!("{}-container", case.tag))).probe(&["--hold"]);
+    let bundle = bundle.with("/linux/resources/devices", json!([{"allow": false, "access": "rwm"}]));
+    let bundle = bundle.with("/linux/resources/unified", json!({"cgroup.max.depth": "7"}));
+    bundle.write()?;
+    let delegated = Delegated::new(case)?;
+    let file = std::ffi::CString::new(delegated.0.join("session/cgroup.procs").as_os_str().as_encoded_bytes())
+        .map_err(io::Error::from)?;
+    let invoke = |arguments: &[String]| {
+        let invocation = case.program(&case.machine.tmp.join("runtime"));
+        let invocation = invocation.env("XDG_RUNTIME_DIR", &case.dir.join("run").to_string_lossy());
+        let (file, arguments) = (file.clone(), arguments.to_vec());
+        invocation
+            .args(&["--root"])
+            .args(&[case.root()])
+            .args(&arguments)
+            .before_exec(move || enter_as_user(&file))
+            .go()
+    };
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let mut arguments = bundle.run_arguments().to_vec();
+    arguments.insert(1, "--detach".to_owned());
+    invoke(&arguments)?.succeeds()?;
+    let own = delegated.0.join(format!("{}-container", case.tag));
+    let processes = fs::read_to_string(own.join("cgroup.procs"));
+    let depth = fs::read_to_string(own.join("cgroup.max.depth"));
+    invoke(&words(&["exec", &bundle.id, "/bin/true"]))?.succeeds()?;
+    invoke(&words(&["delete", "--force", &bundle.id]))?.succeeds()?;
+    ensure!(processes.as_ref().is_ok_and(|list| list.lines().count() == 1), "its processes are {processes:?}");
+    ensure!(depth.as_ref().is_ok_and(|depth| depth.trim() == "7"), "the limit is {depth:?}");
+    ensure!(!own.exists(), "the cgroup is left");
+    Ok(())
+}
+
+/// Enters a cgroup, then gives up being root.
+#[allow(unsafe_code, reason = "between fork and exec only plain system calls are made")]
+fn enter_as_user(procs: &std::ffi::CStr) -> io::Result<()> {
+    // SAFETY: the path is a string that ends in NUL, and the buffer has the length given.
+    unsafe {
+        let fd = libc::open(procs.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        let mut failed = if libc::write(fd, c"0".as_ptr().cast(), 1) == 1 { 0 } else { -1 };
+        libc::close(fd);
+        failed |= libc::setgroups(0, std::ptr::null());
+        failed |= libc::setresgid(USER, USER, USER);
+        failed |= libc::setresuid(USER, USER, USER);
+        if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
 }
 
 fn masks_and_read_only_paths_hold(case: &Case) -> Outcome {

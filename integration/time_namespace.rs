@@ -99,15 +99,9 @@ fn nanoseconds_count(case: &Case) -> Outcome {
 
 fn offsets_go_with_a_user_namespace(case: &Case) -> Outcome {
     let before = now("boottime")?;
-    let ids = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
     property(case, "/linux/timeOffsets", json!({"boottime": {"secs": 5000}}))
-        .given("/linux/uidMappings", ids.clone())
-        .given("/linux/gidMappings", ids)
-        .given("/linux/namespaces/-", namespace("user"))
-        .prepared(|bundle| {
-            crate::bundle::set(&mut bundle.config, "/linux/namespaces/-", namespace("time"));
-            crate::bundle::give_away(&bundle.rootfs(), 100_000)
-        })
+        .given("/linux/namespaces/-", namespace("time"))
+        .prepared(crate::bundle::enter_user_namespace)
         .holds(|seen| {
             ensure!(
                 seen.get("/owners/time") == seen.get("/namespaces/user"),
@@ -223,10 +217,8 @@ impl Drop for Holder {
 }
 
 fn each_kind_of_namespace_is_joined(case: &Case) -> Outcome {
-    let ids = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-    let mut bundle = case.bundle()?.probe(&["--hold"]).with("/linux/uidMappings", ids.clone());
-    bundle = bundle.with("/linux/gidMappings", ids).owned_by(100_000)?;
-    for (kind, _) in KINDS.iter().filter(|(kind, _)| !matches!(*kind, "mount" | "pid")) {
+    let mut bundle = case.bundle()?.in_user_namespace()?.probe(&["--hold"]);
+    for (kind, _) in KINDS.iter().filter(|(kind, _)| !matches!(*kind, "mount" | "pid" | "user")) {
         bundle = bundle.with("/linux/namespaces/-", namespace(kind));
     }
     let container = case.run_detached(&bundle)?;

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::bundle::{Bundle, Check, Property, Seen, property, set};
+use crate::bundle::{
+    Bundle, Check, MAPPED_ROOT as ROOT, Property, Seen, enter_user_namespace, give_away, mappings, property, set,
+};
 use crate::harness::{Case, Outcome, skip};
 use crate::runtime::{Container, Output};
 use crate::terminal::Socket;
@@ -30,6 +32,7 @@ tests![
     a_user_namespace_is_joined_with_namespaces_that_the_host_owns,
     a_user_namespace_is_joined_with_a_pid_namespace_of_the_host,
     a_new_user_namespace_goes_with_joined_namespaces_of_the_host,
+    every_combination_with_pid_and_network_namespaces_is_entered,
     groups_are_set_as_configured,
     capabilities_count_inside,
     a_source_that_only_root_can_reach_is_bound,
@@ -43,6 +46,9 @@ tests![
     an_existing_file_that_is_another_device_is_refused,
     runtime_hooks_see_the_host_and_container_hooks_the_container,
     a_terminal_belongs_to_the_user,
+    exec_has_a_terminal_of_the_container,
+    a_user_namespace_without_a_mount_namespace_is_refused,
+    a_joined_mount_namespace_that_the_container_may_not_change_is_an_error,
     exec_is_in_all_namespaces_and_has_the_capabilities,
     exec_as_a_user_that_is_not_mapped_is_refused,
     a_sysctl_of_the_network_is_set_inside,
@@ -52,21 +58,14 @@ tests![
     sys_is_there_with_a_network_that_the_host_owns,
     cgroups_are_shown_with_a_cgroup_namespace,
     cgroups_are_shown_without_a_cgroup_namespace,
+    cgroups_are_shown_in_a_cgroup_namespace_that_the_host_owns,
+    a_writable_cgroup_belongs_to_the_user,
     masked_and_read_only_paths_hold,
     nothing_of_the_host_is_in_mountinfo,
     seccomp_without_no_new_privileges_is_loaded,
     a_read_only_root_gets_its_working_directory,
     no_pivot_works_in_a_user_namespace,
 ];
-
-/// Where root of the containers here is on the host.
-const ROOT: u32 = 100_000;
-
-fn mappings(ranges: &[(u32, u32, u32)]) -> Value {
-    let range =
-        |(inside, outside, size): &(u32, u32, u32)| json!({"containerID": inside, "hostID": outside, "size": size});
-    ranges.iter().map(range).collect()
-}
 
 fn namespace(kind: &str) -> Value {
     json!({"type": kind})
@@ -76,30 +75,17 @@ fn joined(kind: &str, path: &str) -> Value {
     json!({"type": kind, "path": path})
 }
 
-/// Puts a bundle into a user namespace of 65536 ids, with a rootfs that belongs to its root.
-fn in_userns(bundle: Bundle) -> Outcome<Bundle> {
-    let ids = mappings(&[(0, ROOT, 65536)]);
-    let bundle = bundle.with("/linux/uidMappings", ids.clone()).with("/linux/gidMappings", ids);
-    bundle.with("/linux/namespaces/-", namespace("user")).owned_by(ROOT)
-}
-
 /// A test of the user namespace itself.
 fn userns<'p>(case: &'p Case<'p>, ranges: &[(u32, u32, u32)]) -> Property<'p> {
     property(case, "/linux/namespaces/-", namespace("user"))
         .along("/linux/uidMappings", mappings(ranges))
         .along("/linux/gidMappings", mappings(ranges))
-        .prepared(|bundle| crate::bundle::give_away(&bundle.rootfs(), ROOT))
+        .prepared(|bundle| give_away(&bundle.rootfs(), ROOT))
 }
 
 /// A test of another property, with a user namespace in both runs.
 fn inside<'p>(case: &'p Case<'p>, pointer: &'p str, value: Value) -> Property<'p> {
-    property(case, pointer, value).prepared(|bundle| {
-        let ids = mappings(&[(0, ROOT, 65536)]);
-        set(&mut bundle.config, "/linux/uidMappings", ids.clone());
-        set(&mut bundle.config, "/linux/gidMappings", ids);
-        set(&mut bundle.config, "/linux/namespaces/-", namespace("user"));
-        crate::bundle::give_away(&bundle.rootfs(), ROOT)
-    })
+    property(case, pointer, value).prepared(enter_user_namespace)
 }
 
 /// A text of numbers, as the kernel lines them up.
@@ -182,7 +168,7 @@ fn holder<'c>(case: &'c Case<'c>, with_userns: bool) -> Outcome<Container<'c>> {
     for (kind, _) in OTHERS.iter().filter(|(kind, _)| !matches!(*kind, "mount" | "pid")) {
         bundle = bundle.with("/linux/namespaces/-", namespace(kind));
     }
-    let bundle = if with_userns { in_userns(bundle)? } else { bundle };
+    let bundle = if with_userns { bundle.in_user_namespace()? } else { bundle };
     let container = case.run_detached(&bundle)?;
     container.prints("\n")?;
     Ok(container)
@@ -202,7 +188,7 @@ fn new_namespaces_belong_to_a_joined_user_namespace(case: &Case) -> Outcome {
     let all = json!(OTHERS.iter().map(|(kind, _)| namespace(kind)).collect::<Vec<_>>());
     property(case, "/linux/namespaces/-", joined("user", &path))
         .given("/linux/namespaces", all)
-        .prepared(|bundle| crate::bundle::give_away(&bundle.rootfs(), ROOT))
+        .prepared(|bundle| give_away(&bundle.rootfs(), ROOT))
         .holds(|seen| {
             let expected = fs::metadata(&path).map_err(|error| error.to_string())?.ino();
             seen.is("/namespaces/user", &json!(expected))?;
@@ -262,7 +248,7 @@ fn odd_mappings_are_refused(case: &Case) -> Outcome {
     let long: Vec<_> = (0..340).map(|number| (number, 4_000_000_000 + 2 * number, 1)).collect();
     userns(case, &long).refused("")?;
     let map = "/proc/self/uid_map";
-    let bundle = |bundle: &mut Bundle| crate::bundle::give_away(&bundle.rootfs(), 1000);
+    let bundle = |bundle: &mut Bundle| give_away(&bundle.rootfs(), 1000);
     userns(case, &many[..340]).prepared(bundle).probe(&["--read", map]).holds(|seen| {
         let lines = seen.text(map)?.lines().count();
         ensure!(lines == 340, "{map} has {lines} lines");
@@ -276,20 +262,20 @@ fn an_id_that_is_not_mapped_is_refused(case: &Case) -> Outcome {
         (json!({"uid": 0, "gid": 70000}), "gid"),
         (json!({"uid": 0, "gid": 0, "additionalGids": [5, 70000]}), "additionalGids"),
     ] {
-        let output = in_userns(case.bundle()?)?.with("/process/user", user).run(case)?.fails(1, "")?;
+        let output = case.bundle()?.in_user_namespace()?.with("/process/user", user).run(case)?.fails(1, "")?;
         if case.machine.is_corten() {
             let pointer = format!("/process/user/{field}: 70000 is not mapped");
             ensure!(output.stderr.contains(&pointer), "stderr should contain {pointer:?}: {output}");
         }
     }
-    in_userns(case.bundle()?)?.with("/process/user", json!({"uid": 65535, "gid": 65535})).see(case).map(drop)
+    case.bundle()?.in_user_namespace()?.with("/process/user", json!({"uid": 65535, "gid": 65535})).see(case).map(drop)
 }
 
 fn an_id_that_is_not_mapped_in_a_joined_namespace_is_refused(case: &Case) -> Outcome {
     let holder = holder(case, true)?;
     property(case, "/process/user", json!({"uid": 70000, "gid": 0}))
         .instead_of(json!({"uid": 7000, "gid": 0}))
-        .prepared(|bundle| crate::bundle::give_away(&bundle.rootfs(), ROOT))
+        .prepared(|bundle| give_away(&bundle.rootfs(), ROOT))
         .given("/linux/namespaces/-", joined("user", &path_of(&holder, "user")))
         .refused("70000")?;
     holder.end()
@@ -300,7 +286,7 @@ fn a_user_namespace_is_joined(case: &Case) -> Outcome {
     let path = path_of(&holder, "user");
     let expected = inode(&path)?;
     property(case, "/linux/namespaces/-", joined("user", &path))
-        .prepared(|bundle| crate::bundle::give_away(&bundle.rootfs(), ROOT))
+        .prepared(|bundle| give_away(&bundle.rootfs(), ROOT))
         .given("/process/user", json!({"uid": 3, "gid": 4}))
         .probe(&["--read", "/proc/self/uid_map"])
         .holds(|seen| {
@@ -319,7 +305,7 @@ fn a_user_namespace_is_joined_without_a_new_pid_namespace(case: &Case) -> Outcom
     let expected = inode(&path)?;
     // The kernel lets nobody in there mount a /proc of a PID namespace that the host owns.
     property(case, "/linux/namespaces/-", joined("user", &path))
-        .prepared(|bundle| crate::bundle::give_away(&bundle.rootfs(), ROOT))
+        .prepared(|bundle| give_away(&bundle.rootfs(), ROOT))
         .given("/linux/namespaces", json!([namespace("mount")]))
         .given("/mounts", json!([]))
         .holds_outside(|container| {
@@ -345,7 +331,7 @@ fn all_are_joined(case: &Case, userns: Option<&str>, of: &Container, kinds: &[&s
     let mut bundle = case.bundle()?.with("/linux/namespaces", json!(list)).owned_by(ROOT)?;
     bundle = match userns {
         Some(path) => bundle.with("/linux/namespaces/-", joined("user", path)),
-        None => in_userns(bundle)?,
+        None => bundle.in_user_namespace()?,
     };
     let container = case.create(&bundle)?;
     let mut expected: Vec<(&str, u64)> = Vec::new();
@@ -410,6 +396,75 @@ fn a_new_user_namespace_goes_with_joined_namespaces_of_the_host(case: &Case) -> 
     holder.end()
 }
 
+/// Where a namespace comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Inherited,
+    New,
+    /// Of a container without a user namespace.
+    Host,
+    /// Of the container whose user namespace is joined, too.
+    Pod,
+}
+
+fn every_combination_with_pid_and_network_namespaces_is_entered(case: &Case) -> Outcome {
+    if !case.machine.is_corten() {
+        return skip("others refuse several");
+    }
+    let (pod, host) = (holder(case, true)?, holder(case, false)?);
+    let mut sources = Vec::new();
+    for user in [From::Inherited, From::New, From::Pod] {
+        for pid in [From::Inherited, From::New, From::Host, From::Pod] {
+            for network in [From::Inherited, From::New, From::Host, From::Pod] {
+                let of_pod = [pid, network].contains(&From::Pod);
+                if user == From::Pod || !of_pod {
+                    sources.push([("user", "user", user), ("pid", "pid", pid), ("network", "net", network)]);
+                }
+            }
+        }
+    }
+    for combination in sources {
+        let mut list = vec![namespace("mount"), namespace("ipc")];
+        let mut expected = Vec::new();
+        for (kind, name, from) in combination {
+            let of = if from == From::Pod { &pod } else { &host };
+            match from {
+                From::Inherited => expected.push((name, Some(inode(&format!("/proc/self/ns/{name}"))?))),
+                From::New => {
+                    list.push(namespace(kind));
+                    expected.push((name, None));
+                }
+                From::Host | From::Pod => {
+                    list.push(joined(kind, &path_of(of, name)));
+                    expected.push((name, Some(inode(&path_of(of, name))?)));
+                }
+            }
+        }
+        let mut bundle = case.bundle()?.with("/linux/namespaces", json!(list)).with("/mounts", json!([]));
+        let user = combination[0].2;
+        if user == From::New {
+            let ids = mappings(&[(0, ROOT, 65536)]);
+            bundle = bundle.with("/linux/uidMappings", ids.clone()).with("/linux/gidMappings", ids);
+        }
+        if user != From::Inherited {
+            bundle = bundle.owned_by(ROOT)?;
+        }
+        let container =
+            case.create(&bundle).map_err(|stop| crate::bundle::within(stop, &format!("{combination:?}")))?;
+        let hosts = |name: &str| inode(&format!("/proc/self/ns/{name}"));
+        for (name, wanted) in &expected {
+            let found = inode(&path_of(&container, name))?;
+            let is_right = wanted.map_or(found != hosts(name)?, |wanted| wanted == found);
+            ensure!(is_right, "{combination:?}: the {name} namespace is {found}");
+        }
+        container.start()?;
+        container.wait()?;
+        container.delete()?;
+    }
+    pod.end()?;
+    host.end()
+}
+
 fn groups_are_set_as_configured(case: &Case) -> Outcome {
     inside(case, "/process/user/additionalGids", json!([5, 65535])).probe(&["--read", "/proc/self/setgroups"]).holds(
         |seen| {
@@ -423,10 +478,11 @@ fn capabilities_count_inside(case: &Case) -> Outcome {
     // Mounting is what CAP_SYS_ADMIN in one's own user namespace allows.
     let all = json!(["CAP_SYS_ADMIN", "CAP_CHOWN"]);
     let sets = json!({"bounding": all, "effective": all, "permitted": all});
-    let bundle = in_userns(case.bundle()?)?.shell("mount -t tmpfs none /tmp && echo x >/tmp/file && cat /tmp/file");
+    let bundle =
+        case.bundle()?.in_user_namespace()?.shell("mount -t tmpfs none /tmp && echo x >/tmp/file && cat /tmp/file");
     let output = bundle.with("/process/capabilities", sets).run(case)?.succeeds()?;
     ensure!(output.stdout == "x\n", "{output}");
-    let bundle = in_userns(case.bundle()?)?.shell("mount -t tmpfs none /tmp");
+    let bundle = case.bundle()?.in_user_namespace()?.shell("mount -t tmpfs none /tmp");
     ensure!(bundle.run(case)?.status != 0, "it can mount without CAP_SYS_ADMIN");
     // Whatever the runtime has itself, inside there is everything.
     let every = json!(["CAP_SYS_RESOURCE", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_TIME"]);
@@ -463,8 +519,9 @@ fn a_source_that_only_root_can_reach_is_bound(case: &Case) -> Outcome {
 fn has_private_rootfs(case: &Case, owner: u32) -> Outcome {
     let rootfs = private(case, "private", owner)?.join("rootfs");
     case.make_rootfs(&rootfs)?;
-    crate::bundle::give_away(&rootfs, ROOT)?;
-    let bundle = in_userns(case.bundle()?)?.with("/root/path", json!(rootfs)).probe(&["--make", "/made", "--hold"]);
+    give_away(&rootfs, ROOT)?;
+    let bundle =
+        case.bundle()?.in_user_namespace()?.with("/root/path", json!(rootfs)).probe(&["--make", "/made", "--hold"]);
     let container = case.run_detached(&bundle)?;
     let text = container.prints("\n")?;
     let seen = Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?);
@@ -512,7 +569,7 @@ fn the_default_devices_can_be_used(case: &Case) -> Outcome {
     }
     let user = json!({"uid": 1000, "gid": 1000});
     for bundle in [case.bundle()?.with("/mounts/-", dev_mount()), case.bundle()?] {
-        let seen = in_userns(bundle)?.with("/process/user", user.clone()).probe(&options).see(case)?;
+        let seen = bundle.in_user_namespace()?.with("/process/user", user.clone()).probe(&options).see(case)?;
         for (name, numbers) in names.iter().zip([(1, 3), (1, 5), (1, 7), (1, 8), (1, 9)]) {
             seen.answers("open", name, &json!("ok"))?;
             let node = seen.answer("dev", name);
@@ -569,11 +626,15 @@ fn make_node(path: &Path, major: u64, minor: u64) -> Outcome {
 }
 
 fn an_existing_device_that_matches_is_taken(case: &Case) -> Outcome {
-    let bundle = in_userns(case.bundle()?)?.probe(&["--open", "/dev/mine", "--open", "/dev/null"]);
+    let bundle = case.bundle()?.in_user_namespace()?.probe(&["--open", "/dev/mine", "--open", "/dev/null"]);
     make_node(&bundle.rootfs().join("dev/mine"), 1, 5)?;
     make_node(&bundle.rootfs().join("dev/null"), 1, 3)?;
     let device = json!([{"type": "c", "path": "/dev/mine", "major": 1, "minor": 5, "fileMode": 0o666}]);
+    let flags = nix::sys::statvfs::statvfs(&bundle.rootfs())?.flags();
     let seen = bundle.with("/linux/devices", device).see(case)?;
+    if flags.contains(nix::sys::statvfs::FsFlags::ST_NODEV) {
+        return skip("the directory for temporary files is mounted nodev");
+    }
     seen.answers("open", "/dev/mine", &json!("ok"))?;
     Ok(seen.answers("open", "/dev/null", &json!("ok"))?)
 }
@@ -589,7 +650,7 @@ fn an_existing_file_that_is_another_device_is_refused(case: &Case) -> Outcome {
 }
 
 fn runtime_hooks_see_the_host_and_container_hooks_the_container(case: &Case) -> Outcome {
-    let mut bundle = in_userns(case.bundle()?)?.probe(&["--hold"]);
+    let mut bundle = case.bundle()?.in_user_namespace()?.probe(&["--hold"]);
     let out = case.dir.join("out");
     fs::create_dir(&out)?;
     fs::set_permissions(&out, fs::Permissions::from_mode(0o777))?;
@@ -631,7 +692,7 @@ fn a_terminal_belongs_to_the_user(case: &Case) -> Outcome {
     let socket = Socket::in_directory(&case.dir.join("console"))?;
     let pts = json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
         "options": ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]});
-    let bundle = in_userns(case.bundle()?)?.with("/mounts/-", dev_mount()).with("/mounts/-", pts);
+    let bundle = case.bundle()?.in_user_namespace()?.with("/mounts/-", dev_mount()).with("/mounts/-", pts);
     let bundle = bundle.with("/process/terminal", json!(true)).with("/process/user", json!({"uid": 7, "gid": 8}));
     let script = "stat -L -c '%n %u %g %a' /dev/pts/0 /dev/console; readlink /proc/self/fd/0; : >/dev/tty && echo tty";
     let bundle = bundle.shell(script);
@@ -656,6 +717,42 @@ fn a_terminal_belongs_to_the_user(case: &Case) -> Outcome {
     Ok(())
 }
 
+fn exec_has_a_terminal_of_the_container(case: &Case) -> Outcome {
+    let pts = json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+        "options": ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]});
+    let bundle = case.bundle()?.in_user_namespace()?.with("/mounts/-", dev_mount()).with("/mounts/-", pts);
+    let container = case.run_detached(&bundle.probe(&["--quiet", "--hold"]))?;
+    let socket = Socket::in_directory(&case.dir.join("console"))?;
+    let path = socket.path.to_string_lossy().into_owned();
+    let script = "stat -L -c '%n %u %g' /dev/pts/0; readlink /proc/self/fd/1; : >/dev/tty && echo tty";
+    let command =
+        ["exec", "--detach", "--tty", "--user", "7:8", "--console-socket", &path, &container.id, "/bin/sh", "-c"];
+    case.runtime(&command).args(&[script]).go()?.succeeds()?;
+    let (terminal, _) = socket.receives()?;
+    let mut text = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut fs::File::from(terminal), &mut text);
+    let text = String::from_utf8_lossy(&text).replace('\r', "");
+    ensure!(text.lines().eq(["/dev/pts/0 7 5", "/dev/pts/0", "tty"]), "the terminal shows {text:?}");
+    container.end()
+}
+
+fn a_user_namespace_without_a_mount_namespace_is_refused(case: &Case) -> Outcome {
+    // Its devices could only be mounted, and on the host at that.
+    let list = json!(["pid", "user"].map(namespace));
+    let bundle = case.bundle()?.in_user_namespace()?.with("/linux/namespaces", list).with("/mounts", json!([]));
+    bundle.run(case)?.fails(1, "")?;
+    ensure!(fs::read_dir(bundle.rootfs().join("dev"))?.next().is_none(), "something was made in the rootfs");
+    Ok(())
+}
+
+fn a_joined_mount_namespace_that_the_container_may_not_change_is_an_error(case: &Case) -> Outcome {
+    let holder = holder(case, false)?;
+    let list = json!([namespace("pid"), joined("mount", &path_of(&holder, "mnt"))]);
+    let bundle = case.bundle()?.with("/linux/namespaces", list).in_user_namespace()?;
+    bundle.run(case)?.fails(1, "")?;
+    holder.end()
+}
+
 fn exec_is_in_all_namespaces_and_has_the_capabilities(case: &Case) -> Outcome {
     let mut bundle = case.bundle()?.probe(&["--read", "/proc/self/uid_map", "--hold"]);
     for (kind, _) in OTHERS.iter().filter(|(kind, _)| !matches!(*kind, "mount" | "pid")) {
@@ -663,7 +760,7 @@ fn exec_is_in_all_namespaces_and_has_the_capabilities(case: &Case) -> Outcome {
     }
     let caps = json!(["CAP_CHOWN", "CAP_NET_ADMIN"]);
     let bundle = bundle.with("/process/capabilities", json!({"bounding": caps, "effective": caps, "permitted": caps}));
-    let container = case.run_detached(&in_userns(bundle)?)?;
+    let container = case.run_detached(&bundle.in_user_namespace()?)?;
     let text = container.prints("\n")?;
     let init = Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?);
     let seen = container.exec(&["/probe", "--read", "/proc/self/uid_map"])?.succeeds()?.seen()?;
@@ -683,7 +780,7 @@ fn exec_is_in_all_namespaces_and_has_the_capabilities(case: &Case) -> Outcome {
 }
 
 fn exec_as_a_user_that_is_not_mapped_is_refused(case: &Case) -> Outcome {
-    let container = case.run_detached(&in_userns(case.bundle()?)?.probe(&["--quiet", "--hold"]))?;
+    let container = case.run_detached(&case.bundle()?.in_user_namespace()?.probe(&["--quiet", "--hold"]))?;
     for user in ["70000", "0:70000"] {
         let output = case.run(&["exec", "--user", user, &container.id, "/probe"])?.ends_with(255)?;
         output.is_one_line()?;
@@ -717,7 +814,7 @@ fn a_sysctl_of_the_user_namespace_is_set(case: &Case) -> Outcome {
 fn a_sysctl_is_set_without_a_pid_namespace(case: &Case) -> Outcome {
     let list = json!(["mount", "network", "user"].map(namespace));
     let sysctl = json!({"net.ipv4.ping_group_range": "5 6"});
-    let bundle = in_userns(case.bundle()?)?.with("/linux/namespaces", list).with("/mounts", json!([]));
+    let bundle = case.bundle()?.in_user_namespace()?.with("/linux/namespaces", list).with("/mounts", json!([]));
     let container = case.create(&bundle.with("/linux/sysctl", sysctl))?;
     let netns = fs::File::open(path_of(&container, "net"))?;
     // A thread of its own, for it cannot come back.
@@ -788,7 +885,8 @@ fn cgroups_are_shown(case: &Case, with_namespace: bool) -> Outcome {
             true => &["/sys/fs/cgroup"],
             false => &["/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/systemd"],
         };
-        let mut bundle = in_userns(case.bundle()?)?.with("/mounts/-", sysfs()).with("/mounts/-", cgroup_mount(options));
+        let mut bundle =
+            case.bundle()?.in_user_namespace()?.with("/mounts/-", sysfs()).with("/mounts/-", cgroup_mount(options));
         bundle = bundle.with("/linux/cgroupsPath", json!(path)).with("/linux/namespaces/-", namespace("network"));
         if with_namespace {
             bundle = bundle.with("/linux/namespaces/-", namespace("cgroup"));
@@ -824,6 +922,78 @@ fn cgroups_are_shown_with_a_cgroup_namespace(case: &Case) -> Outcome {
 
 fn cgroups_are_shown_without_a_cgroup_namespace(case: &Case) -> Outcome {
     cgroups_are_shown(case, false)
+}
+
+fn cgroups_are_shown_in_a_cgroup_namespace_that_the_host_owns(case: &Case) -> Outcome {
+    let holder = holder(case, false)?;
+    let file = if case.machine.cgroup2 { "/sys/fs/cgroup/cgroup.procs" } else { "/sys/fs/cgroup/pids/cgroup.procs" };
+    let bundle = case.bundle()?.with("/mounts/-", sysfs()).with("/mounts/-", cgroup_mount(&["ro"]));
+    let bundle = bundle.with("/linux/namespaces/-", joined("cgroup", &path_of(&holder, "cgroup")));
+    let bundle = bundle.with("/linux/namespaces/-", namespace("network")).in_user_namespace()?;
+    let seen = bundle.probe(&["--read", file]).see(case)?;
+    ensure!(seen.text(file)?.trim() == "1", "{file} holds {:?}", seen.text(file)?);
+    holder.end()
+}
+
+fn a_writable_cgroup_belongs_to_the_user(case: &Case) -> Outcome {
+    let path = format!("/corten-test/{}-owned", case.tag);
+    let dir = Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'));
+    let owner = |name: &str| fs::metadata(dir.join(name)).map(|found| found.uid()).map_err(|error| error.to_string());
+    let mounts = || -> Vec<Value> { vec![sysfs(), cgroup_mount(&["nosuid"])] };
+    let is_owned = |user: u32, host: u32| {
+        let proc = json!({"destination": "/proc", "type": "proc", "source": "proc"});
+        property(case, "/mounts/2/options", json!(["nosuid"]))
+            .instead_of(json!(["nosuid", "ro"]))
+            .given("/mounts", json!([[proc].as_slice(), &mounts()].concat()))
+            .given("/linux/cgroupsPath", json!(path))
+            .given("/process/user", json!({"uid": user, "gid": user}))
+            .prepared(move |bundle| {
+                if host >= ROOT {
+                    let ids = mappings(&[(0, ROOT, 65536)]);
+                    set(&mut bundle.config, "/linux/uidMappings", ids.clone());
+                    set(&mut bundle.config, "/linux/gidMappings", ids);
+                    set(&mut bundle.config, "/linux/namespaces/-", namespace("user"));
+                    give_away(&bundle.rootfs(), ROOT)?;
+                }
+                set(&mut bundle.config, "/linux/namespaces/-", namespace("network"));
+                set(&mut bundle.config, "/linux/namespaces/-", namespace("cgroup"));
+                Ok(())
+            })
+            .holds_outside(move |_| {
+                for name in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+                    ensure!(owner(name)? == host, "{name:?} belongs to {}, not {host}", owner(name)?);
+                }
+                // With these he could give himself more than he was given.
+                for name in ["cgroup.max.descendants", "cgroup.freeze", "cgroup.kill"] {
+                    ensure!(owner(name)? == 0, "{name:?} belongs to {}", owner(name)?);
+                }
+                Ok(())
+            })
+    };
+    if !case.machine.cgroup2 {
+        // Delegating a cgroup of v1 is not safe.
+        let memory = Path::new("/sys/fs/cgroup/memory").join(path.trim_start_matches('/'));
+        let bundle =
+            case.bundle()?.in_user_namespace()?.with("/mounts/1", sysfs()).with("/mounts/2", cgroup_mount(&["nosuid"]));
+        let bundle = bundle.with("/linux/cgroupsPath", json!(path)).with("/linux/namespaces/-", namespace("cgroup"));
+        let container = case.create(&bundle.with("/linux/namespaces/-", namespace("network")))?;
+        let owner = fs::metadata(memory)?.uid();
+        case.delete_force(&container.id)?;
+        ensure!(owner == 0, "a cgroup of v1 belongs to {owner}");
+        return Ok(());
+    }
+    is_owned(0, ROOT)?;
+    is_owned(7, ROOT + 7)?;
+    is_owned(1000, 1000)?;
+    // It is of use to him: he may divide it, without any capability.
+    let bundle =
+        case.bundle()?.in_user_namespace()?.with("/mounts/1", sysfs()).with("/mounts/2", cgroup_mount(&["nosuid"]));
+    let bundle = bundle.with("/linux/cgroupsPath", json!(path)).with("/linux/namespaces/-", namespace("cgroup"));
+    let bundle = bundle.with("/linux/namespaces/-", namespace("network"));
+    let script = "cd /sys/fs/cgroup && /bin/busybox mkdir sub && echo 0 >sub/cgroup.procs && cat /proc/self/cgroup";
+    let output = bundle.shell(script).run(case)?.succeeds()?;
+    ensure!(output.stdout.lines().any(|line| line == "0::/sub"), "{output}");
+    Ok(())
 }
 
 fn masked_and_read_only_paths_hold(case: &Case) -> Outcome {
@@ -872,7 +1042,7 @@ fn nothing_of_the_host_is_in_mountinfo(case: &Case) -> Outcome {
         let expected: Vec<&str> = ["/", "/proc"].iter().chain(more).copied().collect();
         for with_userns in [true, false] {
             let bundle = change(case.bundle()?);
-            let bundle = if with_userns { in_userns(bundle)? } else { bundle };
+            let bundle = if with_userns { bundle.in_user_namespace()? } else { bundle };
             let mut seen = bundle.see(case)?;
             if !with_userns && more.contains(&"/dev/mine") {
                 // There it is a node and no mount.
@@ -909,7 +1079,8 @@ fn a_read_only_root_gets_its_working_directory(case: &Case) -> Outcome {
 }
 
 fn no_pivot_works_in_a_user_namespace(case: &Case) -> Outcome {
-    let bundle = in_userns(case.bundle()?)?.with("/mounts/-", dev_mount()).probe(&["--open", "/dev/null", "--hold"]);
+    let bundle =
+        case.bundle()?.in_user_namespace()?.with("/mounts/-", dev_mount()).probe(&["--open", "/dev/null", "--hold"]);
     bundle.write()?;
     let mut arguments = bundle.run_arguments().to_vec();
     arguments.splice(1..1, ["--no-pivot".to_owned(), "--detach".to_owned()]);

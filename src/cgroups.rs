@@ -35,7 +35,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Where a single unified hierarchy is mounted; nobody puts it elsewhere.
-const UNIFIED: &str = "/sys/fs/cgroup";
+pub const UNIFIED: &str = "/sys/fs/cgroup";
 
 /// Where the resources of a configuration are, as messages begin.
 const RESOURCES: &str = "config.json: /linux/resources";
@@ -217,6 +217,15 @@ impl Cgroups {
     /// The directory with the files of a controller; on v2 there is only one.
     fn directory(&self, controller: &str) -> Option<&Directory> {
         self.directories.iter().find(|directory| self.unified || directory.has(controller))
+    }
+
+    /// Gives the container's cgroup to a user of the host, on v2; v1 knows no safe way to (config-linux.md: cgroup
+    /// ownership).
+    pub fn delegate(&self, into: Option<BorrowedFd<'_>>, uid: u32) -> Result<()> {
+        match into.filter(|_| self.unified) {
+            Some(directory) => v2::delegate(directory, uid),
+            None => Ok(()),
+        }
     }
 
     /// Opens what a cgroup mount of the container shows.

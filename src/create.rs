@@ -18,6 +18,7 @@ use crate::state::{Container, EARLY_START_SOCKET, InitProcess, Record, Root, Sta
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use crate::terminal::{Destination, Way, connect_to};
+use crate::userns::Mappings;
 use crate::{delete, files, hooks, log, nofile, pidfile, scheduling, userns};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -223,6 +224,7 @@ impl<'a> Launch<'a> {
         log::debug(|| format!("init of container {} has pid {pid}", self.args.id));
         self.child = Some((pid, pidfd));
         let (filter, waits) = (init.filter.take(), init.wait);
+        let cgroup_owner = self.cgroup_owner(init.ids.as_ref());
         self.outputs = std::mem::take(&mut init.outputs);
         // Above all its end of the socket: as long as we hold it there is no EOF.
         sys::close_together(init.into_descriptors());
@@ -235,11 +237,13 @@ impl<'a> Launch<'a> {
         if let Some(filter) = &filter {
             self.container.write_filter(filter)?;
         }
-        if let (Some(score), Some((pid, _))) =
-            (plan.process.as_ref().and_then(|process| process.oom_score_adj), &self.child)
-        {
+        let score = plan.process.as_ref().and_then(|process| process.oom_score_adj);
+        if let (Some(score), Some((pid, _)), true) = (score, &self.child, self.caller.may_mount) {
             // A child that is gone cannot be adjusted, and knows better why.
-            set_oom_score_adj(*pid, score).map_err(|error| socket.last_words().map_or(error, in_init))?;
+            set_oom_score_adj(&pid.to_string(), score).map_err(|error| socket.last_words().map_or(error, in_init))?;
+        }
+        if let Some(uid) = cgroup_owner {
+            cgroups.delegate(cgroup.as_ref().map(AsFd::as_fd), uid)?;
         }
         let limited = match cgroups.directories.is_empty() {
             true => Ok(()),
@@ -325,6 +329,17 @@ impl<'a> Launch<'a> {
         })
     }
 
+    /// Who is to own the container's cgroup, if not root: its user, where it sees a cgroup of its own and may write to it.
+    fn cgroup_owner(&self, ids: Option<&Mappings>) -> Option<u32> {
+        let is_own = self.plan.namespaces.creates(CloneFlags::CLONE_NEWCGROUP) && self.caller.may_mount;
+        let process = self.plan.process.as_ref().filter(|_| is_own && self.plan.rootfs.has_writable_cgroups())?;
+        let uid = match ids {
+            Some(ids) => userns::to_outside(&ids.uid, process.uid),
+            None => Some(process.uid),
+        };
+        uid.filter(|uid| *uid != 0)
+    }
+
     /// Whether the child, in a user namespace that does not own its PID namespace, needs our procfs for its sysctls.
     fn lends_procfs(&self) -> bool {
         let namespaces = &self.plan.namespaces;
@@ -335,11 +350,12 @@ impl<'a> Launch<'a> {
     /// Makes the child, in namespaces that belong to its user namespace, if it gets a new one.
     fn clone(&self, existing: &[Existing], cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
         let namespaces = &self.plan.namespaces;
-        let flags = match namespaces.joins(CloneFlags::CLONE_NEWUSER) {
+        let flags = match namespaces.joins(CloneFlags::CLONE_NEWUSER) || namespaces.unshares_user() {
             true => CloneFlags::empty(),
             false => namespaces.clone_flags(),
         };
-        let visit = match namespaces.creates(CloneFlags::CLONE_NEWUSER) && !existing.is_empty() {
+        let is_born_there = namespaces.creates(CloneFlags::CLONE_NEWUSER) && !namespaces.unshares_user();
+        let visit = match is_born_there && !existing.is_empty() {
             true => Some(Visit::join(existing)?),
             false => None,
         };
@@ -363,28 +379,41 @@ impl<'a> Launch<'a> {
     /// Answers what the child needs to be in its namespaces.
     fn settle(&mut self, socket: &Socket) -> Result<()> {
         let plan = self.plan;
-        if plan.namespaces.hands_over_early() {
+        let (early, unshares) = (plan.namespaces.hands_over_early(), plan.namespaces.unshares_user());
+        if early && !unshares {
+            self.await_successor(socket)?;
+        }
+        let Some((pid, _)) = &self.child else { return Ok(()) };
+        let pid = *pid;
+        if !plan.time_offsets.is_empty() || unshares {
             match socket.receive()? {
-                Some(Message::Init(pid)) => self.adopt(Pid::from_raw(pid), socket)?,
+                Some(Message::Unshared) => {}
                 other => return Err(self.unexpected(other)),
             }
         }
-        let Some((pid, _)) = &self.child else { return Ok(()) };
         if let Some(ids) = &plan.ids {
-            let written = userns::write(*pid, ids, self.caller.may_mount);
+            let written = userns::write(pid, ids, self.caller.may_mount);
             written.map_err(|error| socket.last_words().map_or(error, in_init))?;
         }
         if !plan.time_offsets.is_empty() {
             let path = format!("/proc/{pid}/timens_offsets");
-            match socket.receive()? {
-                Some(Message::Unshared) => files::write_value(Path::new(&path), &plan.time_offsets)?,
-                other => return Err(self.unexpected(other)),
-            }
+            files::write_value(Path::new(&path), &plan.time_offsets)?;
         }
         if plan.ids.is_some() || !plan.time_offsets.is_empty() {
             let _ = socket.send(&Message::Mapped);
         }
+        if early && unshares {
+            self.await_successor(socket)?;
+        }
         Ok(())
+    }
+
+    /// The child hands over to one more process, in a PID namespace that it could not be born in.
+    fn await_successor(&mut self, socket: &Socket) -> Result<()> {
+        match socket.receive()? {
+            Some(Message::Init(pid)) => self.adopt(Pid::from_raw(pid), socket),
+            other => Err(self.unexpected(other)),
+        }
     }
 
     /// Moves network devices into the namespace that the child is in by then; before the hooks and the sysctls, which are
@@ -587,9 +616,10 @@ pub fn keyring_name(id: &str, stay: bool) -> Result<Option<CString>> {
     if stay { Ok(None) } else { Ok(Some(CString::new(format!("_ses.{id}"))?)) }
 }
 
-/// Written here, where /proc is the host's; the child is not dumpable and so could not.
-pub fn set_oom_score_adj(pid: Pid, score: i32) -> Result<()> {
-    files::write_value(Path::new(&format!("/proc/{pid}/oom_score_adj")), &score.to_string()).map_err(|error| {
+/// Written by the parent, for the child is not dumpable and so could not. Without privileges it is the other way round: the
+/// child writes it first of all, as long as its files in /proc are its own.
+pub fn set_oom_score_adj(process: &str, score: i32) -> Result<()> {
+    files::write_value(Path::new(&format!("/proc/{process}/oom_score_adj")), &score.to_string()).map_err(|error| {
         let denied = error.errno() == Some(nix::errno::Errno::EACCES);
         let error = error.context(format!("set oomScoreAdj to {score}"));
         if denied { error.hint("lowering it needs CAP_SYS_RESOURCE") } else { error }

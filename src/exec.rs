@@ -23,6 +23,7 @@ use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use crate::terminal::{Destination, Terminal, Way, connect_to};
 use crate::{cgroups, create, files, log, pidfile, run, userns};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
@@ -277,8 +278,8 @@ impl Exec<'_> {
         left?;
         self.converse(&socket)?;
         let Some((pid, pidfd)) = &self.child else { return Ok(()) };
-        if let Some(score) = self.process.oom_score_adj {
-            create::set_oom_score_adj(*pid, score)?;
+        if let Some(score) = self.process.oom_score_adj.filter(|_| self.caller.may_mount) {
+            create::set_oom_score_adj(&pid.to_string(), score)?;
         }
         if let Some(file) = &args.pid_file {
             pidfile::write(file, *pid)?;
@@ -356,6 +357,9 @@ impl Child<'_> {
         self.let_go_of_the_host();
         die_with_parent()?;
         nix::unistd::setsid().context(|| "setsid")?;
+        if let Some(score) = self.exec.process.oom_score_adj.filter(|_| !self.exec.caller.may_mount) {
+            create::set_oom_score_adj("self", score)?;
+        }
         cgroups::join(&self.tasks)?;
         self.exec.process.attributes.set_final_affinity()?;
         let groups_are_fixed = self.join()?;
@@ -395,8 +399,12 @@ impl Child<'_> {
     fn join(&self) -> Result<bool> {
         let joined = &self.joined;
         if !joined.after.is_empty() {
-            sys::setns(joined.init_pidfd.as_fd(), joined.after)
-                .context(|| format!("join the container: setns(pidfd, {:?})", joined.after))?;
+            sys::setns(joined.init_pidfd.as_fd(), joined.after).map_err(|errno| {
+                let error = Error::from(errno).context(format!("join the container: setns(pidfd, {:?})", joined.after));
+                // Before execve its init is open to nobody who is not privileged (rule R11).
+                let is_refused = errno == Errno::EPERM && !self.exec.caller.may_mount;
+                if is_refused { error.hint("without privileges only once it has been started") } else { error }
+            })?;
         }
         let has_userns = joined.after.contains(CloneFlags::CLONE_NEWUSER);
         if has_userns {

@@ -18,13 +18,14 @@ use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use crate::terminal::{self, Destination, Terminal};
 use crate::userns::{self, Mappings};
-use crate::{hooks, nofile, process, sysctl};
+use crate::{create, hooks, nofile, process, sysctl};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// What the parent has prepared.
 pub struct Init<'a> {
@@ -89,6 +90,10 @@ impl Init<'_> {
         die_with_parent()?;
         self.container.close_inherited();
         nix::unistd::setsid().context(|| "setsid")?;
+        let score = self.plan.process.as_ref().and_then(|process| process.oom_score_adj);
+        if let Some(score) = score.filter(|_| !self.caller.may_mount) {
+            create::set_oom_score_adj("self", score)?;
+        }
 
         // Namespaces first: what is mounted below shows what they hold.
         let groups_are_fixed = self.enter_namespaces()?;
@@ -176,8 +181,12 @@ impl Init<'_> {
     fn enter_namespaces(&self) -> Result<bool> {
         let namespaces = &self.plan.namespaces;
         let makes_userns = namespaces.creates(CloneFlags::CLONE_NEWUSER);
-        if !makes_userns {
-            namespaces::join(&self.existing)?;
+        if !makes_userns || namespaces.unshares_user() {
+            namespaces::join(&self.existing, makes_userns)?;
+        }
+        if namespaces.unshares_user() {
+            let flags = namespaces.clone_flags().difference(CloneFlags::CLONE_NEWPID);
+            unshare(flags).context(|| format!("unshare({flags:?})"))?;
         }
         if namespaces.joins(CloneFlags::CLONE_NEWUSER) {
             self.become_root()?;
@@ -188,7 +197,7 @@ impl Init<'_> {
             unshare(CLONE_NEWTIME).context(|| "unshare(CLONE_NEWTIME)")?;
         }
         let has_offsets = !self.plan.time_offsets.is_empty();
-        if has_offsets {
+        if has_offsets || namespaces.unshares_user() {
             self.socket.send(&Message::Unshared)?;
         }
         if makes_userns || has_offsets {
@@ -199,6 +208,9 @@ impl Init<'_> {
         }
         if makes_time {
             namespaces::enter_new_time_namespace()?;
+        }
+        if namespaces.unshares_user() && namespaces.hands_over_early() {
+            self.hand_over(CloneFlags::CLONE_NEWPID)?;
         }
         self.unshare_network()?;
         let may_be_fixed = namespaces.has(CloneFlags::CLONE_NEWUSER) || self.caller.has_groups_of_userns();
@@ -282,13 +294,12 @@ impl Init<'_> {
     /// Joins an existing PID namespace, by one more clone, for setns(2) only counts for children. It comes so late
     /// because a process in there could look at us: by now we hold nothing of the host (rule R11).
     fn enter_pid_namespace(&self) -> Result<()> {
-        let existing = self.existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWPID);
-        // With a new user namespace the clone has made us a member of it.
-        let Some(namespace) = existing.filter(|_| !self.plan.namespaces.creates(CloneFlags::CLONE_NEWUSER)) else {
+        let Some(namespace) = self.existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWPID) else {
             return Ok(());
         };
         let what = || format!("join the pid namespace {}", namespace.path.display());
-        let is_late = namespaces::joined_late(&self.existing)?.is_some();
+        let makes_userns = self.plan.namespaces.creates(CloneFlags::CLONE_NEWUSER);
+        let is_late = namespaces::joined_late(&self.existing, makes_userns)?.is_some();
         let keep: Vec<_> = self.kept().chain([namespace.fd.as_fd()]).collect();
         process::close_all_but(&keep, self.preserve_fds).context(what)?;
         if is_late {
@@ -409,14 +420,26 @@ pub fn restrictions<'a>(
     let in_userns = caller.is_nested || namespaces.has(CloneFlags::CLONE_NEWUSER);
     let find = |kind: CloneFlags| existing.iter().find(|namespace| namespace.kind == kind);
     let unified = cgroups.directories.iter().find(|directory| directory.hierarchy == "unified");
-    let shows_cgroup = in_userns && !namespaces.creates(CloneFlags::CLONE_NEWCGROUP);
+    let unified = unified.map(|directory| directory.path.as_path());
+    // A mount of the hierarchy would show a user namespace more than it may see, and from the first cgroup namespace it
+    // would take away what options the host's own has (cgroup_namespaces(7)): what is there is shown instead.
+    let has_own = match find(CloneFlags::CLONE_NEWCGROUP) {
+        Some(joined) => !joined.is_own().unwrap_or(true),
+        None => namespaces.creates(CloneFlags::CLONE_NEWCGROUP),
+    };
+    let shown = match in_userns {
+        // One that is joined may belong to somebody else, who alone could mount it.
+        true => unified.filter(|_| !namespaces.creates(CloneFlags::CLONE_NEWCGROUP)),
+        false => Some(Path::new(cgroups::UNIFIED)).filter(|_| cgroups.unified && !has_own),
+    };
     Restrictions {
         ids,
         userns: find(CloneFlags::CLONE_NEWUSER).map(|namespace| namespace.fd.as_fd()),
         pidns: find(CloneFlags::CLONE_NEWPID).map(|namespace| namespace.fd.as_fd()),
         makes_nodes: !in_userns,
         shows_sys: in_userns && !namespaces.creates(CloneFlags::CLONE_NEWNET),
-        shows_cgroup: unified.filter(|_| shows_cgroup).map(|directory| directory.path.as_path()),
+        shows_cgroup: shown,
+        mounts_cgroup: has_own,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | namespace       | created                      | joined                                              |
 //! |-----------------|------------------------------|-----------------------------------------------------|
-//! | user            | by clone3                    | by the child's setns, after all that only the runtime may join |
+//! | user            | by clone3; beside an existing pid or cgroup namespace by the child's unshare | by the child's setns, after all that only the runtime may join |
 //! | mount, pid, uts | by clone3                    | by the child's setns; pid see below                 |
 //! | ipc             | by clone3; with a new user namespace by the child's unshare, for it is to belong to root in there | by the child's setns |
 //! | network         | by the child's unshare: it costs most, and the parent has work of its own meanwhile | by the child's setns |
@@ -15,7 +15,8 @@
 //! `Init::make_owned_namespaces` makes them, with one more clone if a PID namespace is among them.
 //!
 //! An existing PID namespace is joined only after pivot_root, by one more clone, for a process that is visible in it must
-//! hold nothing of the host (rule R11): `init::enter_pid_namespace`.
+//! hold nothing of the host (rule R11): `init::enter_pid_namespace`. Its procfs is made without being in it
+//! (`FileSystem::mount_of`).
 
 use crate::error::{Context, Error, Result};
 use crate::files;
@@ -119,14 +120,23 @@ impl Namespaces {
         self.create & (CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC) & !self.clone_flags()
     }
 
+    /// Whether the child makes its user namespace by itself. Born in one, it could not join an existing PID or cgroup
+    /// namespace any more. The parent could do it around the clone, but then the child would be seen in the PID namespace at
+    /// once, and from another cgroup namespace nobody is cloned into a cgroup outside (nsdelegate, cgroups(7)).
+    pub fn unshares_user(&self) -> bool {
+        let joins = self.joins(CloneFlags::CLONE_NEWPID) || self.joins(CloneFlags::CLONE_NEWCGROUP);
+        self.creates(CloneFlags::CLONE_NEWUSER) && joins
+    }
+
     /// Whether init will be another process than the parent's child: there is one more clone.
     pub fn hands_over(&self) -> bool {
-        self.hands_over_early() || self.joins(CloneFlags::CLONE_NEWPID) && !self.creates(CloneFlags::CLONE_NEWUSER)
+        self.hands_over_early() || self.joins(CloneFlags::CLONE_NEWPID)
     }
 
     /// The same, before anything is mounted.
     pub fn hands_over_early(&self) -> bool {
-        self.joins(CloneFlags::CLONE_NEWUSER) && self.creates(CloneFlags::CLONE_NEWPID)
+        let is_later = self.joins(CloneFlags::CLONE_NEWUSER) || self.unshares_user();
+        is_later && self.creates(CloneFlags::CLONE_NEWPID)
     }
 
     /// Opens the namespaces to join; one of the wrong kind is refused here, before any side effect.
@@ -170,25 +180,26 @@ impl Existing {
     }
 }
 
-/// The PID namespace that is joined only when the process holds nothing of the host any more, if there is one. Beside an
-/// existing user namespace that does not own it, it must be joined early, while there is the right to.
-pub fn joined_late(existing: &[Existing]) -> Result<Option<&Existing>> {
+/// The PID namespace that is joined only when the process holds nothing of the host any more, if there is one. Where the
+/// user namespace that is entered does not own it, it must be joined before, while there is the right to; nobody is in it
+/// by that but the children made from then on.
+pub fn joined_late(existing: &[Existing], makes_userns: bool) -> Result<Option<&Existing>> {
     let find = |kind: CloneFlags| existing.iter().find(|namespace| namespace.kind == kind);
     match (find(CloneFlags::CLONE_NEWPID), find(CloneFlags::CLONE_NEWUSER)) {
         (Some(pid), Some(user)) => Ok(pid.belongs_to(user)?.then_some(pid)),
-        (pid, None) => Ok(pid),
+        (pid, None) => Ok(pid.filter(|_| !makes_userns)),
         (None, _) => Ok(None),
     }
 }
 
 /// Joins what the child joins at once: everything but the PID namespace of [`joined_late`]. One that the runtime has no
 /// right to join may belong to the user namespace that is joined after it.
-pub fn join(existing: &[Existing]) -> Result<()> {
+pub fn join(existing: &[Existing], makes_userns: bool) -> Result<()> {
     let what = |namespace: &Existing| {
         format!("join the {} namespace {}: setns", name(namespace.kind), namespace.path.display())
     };
     let user = existing.iter().find(|namespace| namespace.kind == CloneFlags::CLONE_NEWUSER);
-    let has_late = joined_late(existing)?.is_some();
+    let has_late = joined_late(existing, makes_userns)?.is_some();
     let mut refused = Vec::new();
     for namespace in existing {
         let is_late = namespace.kind == CloneFlags::CLONE_NEWPID && has_late;
@@ -285,8 +296,12 @@ impl Visit {
             let joined = sys::setns(namespace.fd.as_fd(), namespace.kind)
                 .context(|| format!("join the {} namespace {}: setns", name(namespace.kind), namespace.path.display()));
             if let Err(error) = joined {
-                visit.leave()?;
-                return Err(error);
+                // Who could join nothing has nowhere to come back from, and might not be let.
+                let has_joined = existing.first().is_some_and(|first| first.kind != namespace.kind);
+                return Err(match visit.leave() {
+                    Err(left) if has_joined => error.hint(left),
+                    _ => error,
+                });
             }
         }
         Ok(visit)
@@ -348,7 +363,11 @@ mod tests {
         let new = parse(list).unwrap();
         assert_eq!(new.clone_flags(), CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID);
         assert_eq!(new.unshare_flags(), CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC);
-        assert!(!new.hands_over() && new.creates(CLONE_NEWTIME));
+        assert!(!new.hands_over() && !new.unshares_user() && new.creates(CLONE_NEWTIME));
+        let beside = parse(r#"[{"type":"user"},{"type":"pid","path":"/x"},{"type":"mount"}]"#).unwrap();
+        assert!(beside.hands_over() && beside.unshares_user() && !beside.hands_over_early());
+        let beside = parse(r#"[{"type":"user"},{"type":"pid"},{"type":"cgroup","path":"/x"}]"#).unwrap();
+        assert!(beside.hands_over_early() && beside.unshares_user());
         let joined = parse(r#"[{"type":"user","path":"/x"},{"type":"pid"}]"#).unwrap();
         assert!(joined.hands_over_early());
     }

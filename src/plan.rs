@@ -255,6 +255,11 @@ impl Plan {
         if !caller.may_mount && !self.net_devices.is_empty() {
             return Err(Error::new("config.json: /linux/netDevices: this user may not move network devices"));
         }
+        if (has_userns || caller.is_nested) && !self.rootfs.pivot {
+            // Nobody makes device nodes there, and mounts of them would stay in the caller's mount namespace.
+            let why = "a private mount namespace is needed in a user namespace";
+            return Err(Error::new(format!("config.json: /linux/namespaces: {why}")));
+        }
         // Whoever enters a user namespace has every capability there.
         let permitted = if has_userns { u64::MAX } else { caller.permitted };
         if let Some(process) = &mut self.process {

@@ -217,6 +217,14 @@ impl Rootfs {
         self.mounts.iter().any(|mount| mount.destination == Path::new("/proc"))
     }
 
+    /// Whether the container may write to its cgroups (config-linux.md: cgroup ownership).
+    pub fn has_writable_cgroups(&self) -> bool {
+        let is_writable = |mount: &Mount| mount.options.attr.set & mount_flags::MOUNT_ATTR_RDONLY == 0;
+        let place = Path::new("/sys/fs/cgroup");
+        let mut shown = self.mounts.iter().filter(|mount| mount.source == mounts::Source::Cgroup);
+        shown.any(|mount| mount.destination == place && is_writable(mount))
+    }
+
     /// Whether the container sees its cgroups.
     pub fn shows_cgroups(&self) -> bool {
         self.mounts.iter().any(|mount| mount.source == mounts::Source::Cgroup)

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! parent                                   container init
-//!    <-------------------------- INIT pid ---- [only with an existing user namespace and a new PID namespace] who stays
+//!    <-------------------------- INIT pid ---- [only with an existing user namespace and a new PID namespace] who stays;
+//!                                              if the child makes the user namespace, this comes after MAPPED
 //!    ADOPTED -------------------------------> its pid is on disk
-//!    <--------------------------- UNSHARED ---- [only with time offsets] the time namespace is there, nobody in it
+//!    <--------------------------- UNSHARED ---- [only with time offsets] the time namespace is there, nobody in it;
+//!                                              [only with a user namespace that the child makes] that is there, too
 //!    MAPPED --------------------------------> [only with a new user namespace or time offsets] ids and offsets are set
 //!    <--------------------------- NETWORK ---- [only with netDevices] it is in its network namespace
 //!    GO ------------------------------------> the pid is on disk: enter the cgroups, finish the mounts

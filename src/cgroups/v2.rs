@@ -10,7 +10,8 @@ use crate::files;
 use crate::log;
 use crate::rootfs::path::clean;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::unistd::{Uid, fchownat};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -46,6 +47,23 @@ pub fn make(cgroups: &mut Cgroups, resources: &Resources) -> Result<Entrance> {
         settings.into_iter().partition(|setting| setting.controller() == "pids");
     setting::write_all(fd.as_fd(), &now)?;
     Ok(Entrance { into: Some(fd), tasks: Vec::new(), later })
+}
+
+/// Gives a cgroup to a user of the host: the directory, and of the files in it those that the kernel names for this. With
+/// any other file he could raise his own limits.
+pub fn delegate(directory: BorrowedFd<'_>, uid: u32) -> Result<()> {
+    let list = match files::read_text(Path::new("/sys/kernel/cgroup/delegate")) {
+        Ok(list) => list,
+        Err(_) => "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_string(),
+    };
+    let what = || format!("give the container's cgroup to the user {uid}");
+    let give = |name: &str, flags: AtFlags| match fchownat(directory, name, Some(Uid::from_raw(uid)), None, flags) {
+        // Some are those of controllers that are not enabled; and without the right to, everything stays as it is.
+        Err(Errno::ENOENT | Errno::EPERM) => Ok(()),
+        other => other.context(|| format!("fchownat({name:?})")).context(what),
+    };
+    give("", AtFlags::AT_EMPTY_PATH)?;
+    list.lines().filter(|name| !name.contains('/')).try_for_each(|name| give(name, AtFlags::AT_SYMLINK_NOFOLLOW))
 }
 
 /// What an update is to write. v1 knows by itself what is not given; here it is asked for.

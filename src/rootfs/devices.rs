@@ -268,11 +268,15 @@ fn make_one(directory: BorrowedFd<'_>, name: &Path, device: &Device) -> Result<(
         Err(Errno::EEXIST) => return check_existing(&path::stat_at(directory, name).context(|| "fstatat")?, device),
         Err(errno) => return Err(Error::from(errno).context("mknodat")),
     }
-    if device.uid != 0 || device.gid != 0 {
-        let (uid, gid) = (Some(Uid::from_raw(device.uid)), Some(Gid::from_raw(device.gid)));
-        fchownat(directory, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).context(|| "fchownat")?;
+    if device.uid == 0 && device.gid == 0 {
+        return Ok(());
     }
-    Ok(())
+    // What has that name by now must be what was made (rule R3).
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let node = openat(directory, name, flags, Mode::empty()).context(|| "open the new node")?;
+    check_existing(&fstat(&node).context(|| "fstat")?, device)?;
+    let (uid, gid) = (Some(Uid::from_raw(device.uid)), Some(Gid::from_raw(device.gid)));
+    fchownat(&node, "", uid, gid, AtFlags::AT_EMPTY_PATH).context(|| "fchownat")
 }
 
 /// Makes the links in /dev; one that exists stays as it is. Without a /proc there are only those that do not lead there.

@@ -15,6 +15,8 @@ use std::path::Path;
 /// fsconfig(2) takes no longer string, its end included.
 const MAX_VALUE: usize = 256;
 
+const LAYERS_HINT: &str = "more than 255 bytes of layers need Linux 6.7, a single layer as long Linux 6.13";
+
 /// What a mount of a new file system is made of.
 pub struct FileSystem<'a> {
     pub fstype: &'a CStr,
@@ -60,7 +62,13 @@ impl FileSystem<'_> {
     }
 
     fn make(&self, context: &FsContext) -> Result<OwnedFd> {
-        context.mount(self.attributes).map_err(|errno| explain(context, errno, "fsmount".to_string()))
+        context.mount(self.attributes).map_err(|errno| {
+            let error = explain(context, errno, "fsmount".to_string());
+            // Older kernels do not refuse the layers before.
+            let is_long = |(_, value): &(String, Option<String>)| value.as_ref().is_some_and(|v| v.len() >= MAX_VALUE);
+            let by_layers = self.fstype == c"overlay" && errno == Errno::EINVAL && self.data.iter().any(is_long);
+            if by_layers { error.hint(LAYERS_HINT) } else { error }
+        })
     }
 
     fn configure(&self) -> Result<FsContext> {
@@ -129,7 +137,9 @@ fn set_layer(context: &FsContext, key: &str, layer: &str) -> Result<()> {
     };
     set.map_err(|errno| {
         let error = explain(context, errno, call());
-        if errno == Errno::EINVAL { error.hint("so many or so long layers need Linux 6.13") } else { error }
+        // Kernels that take no descriptor as a layer say so in three ways.
+        let is_too_old = matches!(errno, Errno::EINVAL | Errno::EBADF | Errno::EOPNOTSUPP);
+        if is_too_old { error.hint(LAYERS_HINT) } else { error }
     })
 }
 

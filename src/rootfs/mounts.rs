@@ -90,6 +90,9 @@ impl Mount {
             if given.as_os_str().as_encoded_bytes().contains(&0) {
                 return Err(bad("/source", "contains a NUL character"));
             }
+            if let Some(name) = options.of_file_system() {
+                return Err(bad("/options", &format!("{name:?} is no option of a bind mount")));
+            }
             let absolute = path::clean(&place.bundle.join(given));
             match absolute.strip_prefix(place.rootfs) {
                 Ok(below) => Source::BindInRoot(Path::new("/").join(below)),
@@ -321,9 +324,12 @@ impl Mount {
             return attached.context(|| "move_mount");
         }
         let mode = self.options.make_mode.unwrap_or(0o755);
-        // A file is also mounted on a link, which is to be followed.
-        let is_directory = !self.is_bind() || path::kind_of(mount)? == Kind::Directory;
-        if let Some((directory, name)) = tree.spot(&self.destination).filter(|_| is_directory) {
+        let spot = match tree.spot(&self.destination) {
+            // A file would be mounted on a link, which is to be followed.
+            Some(_) if self.is_bind() && path::kind_of(mount)? == Kind::File => None,
+            spot => spot,
+        };
+        if let Some((directory, name)) = spot {
             let mut attached = sys::move_mount(mount, directory, &name);
             if attached == Err(Errno::ENOENT) {
                 let made = mkdirat(directory, name.as_c_str(), Mode::from_bits_truncate(mode));
@@ -555,24 +561,30 @@ fn make_link(tree: &Tree<'_>, destination: &Path, target: &Path) -> Result<()> {
     }
 }
 
+/// The hierarchy of v2: mounted, or what is there of it.
+fn make_unified(tree: &Tree<'_>, attributes: MountAttr, sources: &Sources) -> Result<OwnedFd> {
+    let (fstype, source, data) = (c"cgroup2", c"cgroup", &[]);
+    let mount = || FileSystem { fstype, source, data, attributes: attributes.set }.mount(tree);
+    let Some(there) = &sources.cgroup else {
+        return mount();
+    };
+    if sources.mounts_cgroup {
+        match mount() {
+            Err(error) if matches!(error.errno(), Some(Errno::EPERM | Errno::EBUSY)) => {}
+            mounted => return mounted,
+        }
+    }
+    let attributes = MountAttr { propagation: libc::MS_PRIVATE, ..attributes };
+    sys::mount_setattr(there.as_fd(), true, attributes).context(|| "mount_setattr(recursive)")?;
+    there.try_clone().context(|| "dup")
+}
+
 /// v2: the hierarchy itself, which a cgroup namespace shows from the container's cgroup down. v1: a tmpfs with each
 /// hierarchy's directory of the container bound into it.
 fn attach_cgroup(tree: &mut Tree<'_>, mount: &Mount, view: &cgroups::View, sources: &Sources) -> Result<()> {
     let attributes = mount.options.attr;
     let made = match view {
-        cgroups::View::Unified => {
-            let (fstype, source, data) = (c"cgroup2", c"cgroup", &[]);
-            let mounted = FileSystem { fstype, source, data, attributes: attributes.set }.mount(tree);
-            match (mounted, &sources.cgroup) {
-                // Without a cgroup namespace of its own a user namespace may only be shown what is there.
-                (Err(error), Some(own)) if matches!(error.errno(), Some(Errno::EPERM | Errno::EBUSY)) => {
-                    let attributes = MountAttr { propagation: libc::MS_PRIVATE, ..attributes };
-                    sys::mount_setattr(own.as_fd(), true, attributes).context(|| "mount_setattr(recursive)")?;
-                    own.try_clone().context(|| "dup")?
-                }
-                (mounted, _) => mounted?,
-            }
-        }
+        cgroups::View::Unified => make_unified(tree, attributes, sources)?,
         cgroups::View::Legacy(_) => {
             let data = &[("mode".to_string(), Some("755".to_string()))];
             let attributes = attributes.set & !MOUNT_ATTR_RDONLY;

@@ -138,6 +138,13 @@ fn make_mode(option: &str) -> Result<Option<u32>, String> {
 }
 
 impl Options {
+    /// An option that only a file system of one's own could take. Flags of a superblock are let pass on a bind mount, as
+    /// mount(2) does.
+    pub fn of_file_system(&self) -> Option<&str> {
+        let mut names = self.data.iter().map(|(name, _)| name.as_str());
+        names.find(|name| !SUPERBLOCK.contains(name) && *name != "acl")
+    }
+
     /// Parses the list; what nobody knows is an option of the file system (config.md: mounts).
     pub fn parse(list: &[String]) -> Result<Options, String> {
         let mut options = Options::default();

@@ -36,6 +36,8 @@ pub struct Sources {
     /// The host's /sys and the container's cgroup, for a child that may not mount these file systems.
     pub sys: Option<OwnedFd>,
     pub cgroup: Option<OwnedFd>,
+    /// See [`Restrictions`].
+    pub mounts_cgroup: bool,
 }
 
 /// The source of one mount.
@@ -63,6 +65,8 @@ pub struct Restrictions<'a> {
     /// Whether it may have to be shown the host's /sys, and its cgroup.
     pub shows_sys: bool,
     pub shows_cgroup: Option<&'a Path>,
+    /// Whether it may try to mount the hierarchy of v2 itself.
+    pub mounts_cgroup: bool,
 }
 
 impl Sources {
@@ -77,6 +81,7 @@ impl Sources {
             null: None,
             sys: None,
             cgroup: None,
+            mounts_cgroup: restrictions.mounts_cgroup,
         };
         for (position, mount) in rootfs.mounts.iter().enumerate() {
             let label = rootfs.mount_label.as_deref();
