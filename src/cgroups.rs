@@ -87,6 +87,16 @@ impl Layout {
     }
 }
 
+/// The options of the machine's cgroup2. A further mount in the first cgroup namespace sets them anew for the whole machine:
+/// without `nsdelegate` and `memory_recursiveprot`, which systemd wants, it would take them away.
+pub fn options() -> Result<Vec<(String, Option<String>)>> {
+    let mounts = files::read_text(Path::new("/proc/self/mountinfo"))?;
+    let options =
+        mounts.lines().find_map(|line| line.split_once(" - cgroup2 ")?.1.split(' ').nth(1)).unwrap_or_default();
+    let options = options.split(',').filter(|option| !matches!(*option, "rw" | "ro"));
+    Ok(options.map(|option| (option.to_string(), None)).collect())
+}
+
 /// The container's directory in one hierarchy, as it is recorded before it is made.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Directory {

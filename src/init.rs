@@ -415,6 +415,7 @@ pub fn restrictions<'a>(
         makes_nodes: !in_userns,
         shows_sys: in_userns && !namespaces.creates(CloneFlags::CLONE_NEWNET),
         shows_cgroup: unified.filter(|_| shows_cgroup).map(|directory| directory.path.as_path()),
+        mounts_hosts_cgroup: cgroups.unified && !in_userns && !namespaces.has(CloneFlags::CLONE_NEWCGROUP),
     }
 }
 

@@ -533,7 +533,7 @@ fn attach_cgroup(tree: &mut Tree<'_>, mount: &Mount, view: &cgroups::View, sourc
     let attributes = mount.options.attr;
     let made = match view {
         cgroups::View::Unified => {
-            let (fstype, source, data) = (c"cgroup2", c"cgroup", &[]);
+            let (fstype, source, data) = (c"cgroup2", c"cgroup", &sources.cgroup_options);
             let mounted = FileSystem { fstype, source, data, attributes: attributes.set }.mount(tree);
             match (mounted, &sources.cgroup) {
                 // Without a cgroup namespace of its own a user namespace may only be shown what is there.

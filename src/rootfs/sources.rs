@@ -36,6 +36,8 @@ pub struct Sources {
     /// The host's /sys and the container's cgroup, for a child that may not mount these file systems.
     pub sys: Option<OwnedFd>,
     pub cgroup: Option<OwnedFd>,
+    /// The options of the host's cgroup2, for a child that mounts it in the host's cgroup namespace.
+    pub cgroup_options: Vec<(String, Option<String>)>,
 }
 
 /// The source of one mount.
@@ -63,6 +65,8 @@ pub struct Restrictions<'a> {
     /// Whether it may have to be shown the host's /sys, and its cgroup.
     pub shows_sys: bool,
     pub shows_cgroup: Option<&'a Path>,
+    /// Whether a cgroup2 that it mounts may be the host's.
+    pub mounts_hosts_cgroup: bool,
 }
 
 impl Sources {
@@ -77,6 +81,7 @@ impl Sources {
             null: None,
             sys: None,
             cgroup: None,
+            cgroup_options: Vec::new(),
         };
         for (position, mount) in rootfs.mounts.iter().enumerate() {
             opened.open_mount(position, mount, restrictions).context(|| mount.to_string())?;
@@ -92,6 +97,9 @@ impl Sources {
         }
         if let Some(path) = restrictions.shows_cgroup.filter(|_| rootfs.shows_cgroups()) {
             opened.cgroup = Some(clone_path(path, true).context(|| format!("open_tree(clone) {}", path.display()))?);
+        }
+        if restrictions.mounts_hosts_cgroup && rootfs.shows_cgroups() {
+            opened.cgroup_options = crate::cgroups::options()?;
         }
         Ok(opened)
     }
