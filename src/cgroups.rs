@@ -2,7 +2,7 @@
 //!
 //! v1 and v2 differ in who does what when, so each has a file of its own with the same functions; the choice is made
 //! once, by [`Layout::detect`]. Nobody writes a pid to `cgroup.procs`: that waits for an RCU grace period, 15 ms on an
-//! idle machine. On v2 the child is born in its cgroup, on v1 it writes 0 to the `tasks` files that the parent opened.
+//! idle machine. (The one exception is [`move_into`].) On v2 the child is born in its cgroup, on v1 it writes 0 to the `tasks` files that the parent opened.
 //!
 //! The crate cgroups-rs reads the mounts of v1 and drives the freezer; limits are written here, each with one write
 //! (`limits.rs` says which, `setting.rs` writes and reads).
@@ -390,6 +390,11 @@ impl Cgroups {
 fn not_mounted(setting: &Setting) -> Error {
     let Setting { file, value, .. } = setting;
     Error::new(format!("set {file} to {value}: the controller {} is not mounted", setting.controller()))
+}
+
+/// Moves a process into a cgroup2, which waits for an RCU grace period: only for one that could not be born there.
+pub fn move_into(directory: BorrowedFd<'_>, pid: Pid) -> Result<()> {
+    setting::write(directory, "cgroup.procs", &pid.to_string())
 }
 
 /// v1: a process of one thread moves itself through `tasks` without the lock that waits for an RCU grace period.

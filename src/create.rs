@@ -1,7 +1,7 @@
 //! `create`: from a bundle to a container that waits for `start`. `run` uses the same story.
 
 use crate::caller::Caller;
-use crate::cgroups::{Cgroups, Entrance, Layout};
+use crate::cgroups::{self, Cgroups, Entrance, Layout};
 use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
 use crate::init::{self, Init};
@@ -343,7 +343,10 @@ impl<'a> Launch<'a> {
             true => Some(Visit::join(existing)?),
             false => None,
         };
-        let cloned = sys::clone(flags, cgroup).context(|| format!("make the container's process: clone3({flags:?})"));
+        // With `nsdelegate` nobody is born in a cgroup that his cgroup namespace does not show.
+        let moved = cgroup.filter(|_| visit.is_some() && namespaces.joins(CloneFlags::CLONE_NEWCGROUP));
+        let born = cgroup.filter(|_| moved.is_none());
+        let cloned = sys::clone(flags, born).context(|| format!("make the container's process: clone3({flags:?})"));
         let Some(visit) = visit else {
             return cloned;
         };
@@ -351,7 +354,12 @@ impl<'a> Launch<'a> {
             visit.descriptors().for_each(sys::close_inherited);
             return cloned;
         }
-        match (cloned, visit.leave()) {
+        let left = visit.leave();
+        let entered = left.and_then(|()| match (&cloned, moved) {
+            (Ok(Cloned::Parent(pid, _)), Some(cgroup)) => cgroups::move_into(cgroup, *pid),
+            _ => Ok(()),
+        });
+        match (cloned, entered) {
             (Ok(Cloned::Parent(pid, pidfd)), Err(error)) => {
                 end(pid, &pidfd);
                 Err(error)
