@@ -235,12 +235,6 @@ impl<'a> Launch<'a> {
         if let Some(filter) = &filter {
             self.container.write_filter(filter)?;
         }
-        if let (Some(score), Some((pid, _))) =
-            (plan.process.as_ref().and_then(|process| process.oom_score_adj), &self.child)
-        {
-            // A child that is gone cannot be adjusted, and knows better why.
-            set_oom_score_adj(*pid, score).map_err(|error| socket.last_words().map_or(error, in_init))?;
-        }
         let limited = match cgroups.directories.is_empty() {
             true => Ok(()),
             false => cgroups.limit(&entrance.later, &plan.cgroup.resources, cgroup.as_ref().map(AsFd::as_fd)),
@@ -378,6 +372,11 @@ impl<'a> Launch<'a> {
             }
         }
         let Some((pid, _)) = &self.child else { return Ok(()) };
+        if let Some(score) = plan.process.as_ref().and_then(|process| process.oom_score_adj) {
+            // Before the ids are mapped: after that it is not dumpable, and out of the reach of an unprivileged parent. A
+            // child that is gone cannot be adjusted, and knows better why.
+            set_oom_score_adj(*pid, score).map_err(|error| socket.last_words().map_or(error, in_init))?;
+        }
         if let Some(ids) = &plan.ids {
             let written = userns::write(*pid, ids, self.caller.may_mount);
             written.map_err(|error| socket.last_words().map_or(error, in_init))?;

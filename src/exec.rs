@@ -263,6 +263,10 @@ impl Exec<'_> {
         if self.caller.may_mount {
             nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
         }
+        if let Some(score) = self.process.oom_score_adj.filter(|_| !self.caller.may_mount) {
+            // An unprivileged parent cannot reach a child that is in the container: it inherits ours.
+            create::set_oom_score_adj(nix::unistd::getpid(), score)?;
+        }
         child.joined.enter()?;
         let cgroup = entrance.into.as_ref().map(AsFd::as_fd);
         let cloned = sys::clone(CloneFlags::empty(), cgroup).context(|| "make the process: clone3");
@@ -280,7 +284,7 @@ impl Exec<'_> {
         left?;
         self.converse(&socket)?;
         let Some((pid, pidfd)) = &self.child else { return Ok(()) };
-        if let Some(score) = self.process.oom_score_adj {
+        if let Some(score) = self.process.oom_score_adj.filter(|_| self.caller.may_mount) {
             create::set_oom_score_adj(*pid, score)?;
         }
         if let Some(file) = &args.pid_file {
