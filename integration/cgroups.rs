@@ -60,6 +60,7 @@ tests![
     a_limit_of_a_missing_controller_is_an_error,
     the_cgroup_mount_shows_the_containers_own_groups,
     a_readonly_cgroup_mount_is_readonly,
+    a_cgroup_mount_without_cgroup_namespace_leaves_the_hosts_options,
 ];
 
 /// The directory of the container's cgroup that holds a controller's files.
@@ -601,4 +602,19 @@ fn a_readonly_cgroup_mount_is_readonly(case: &Case) -> Outcome {
     let seen = case.docker_like()?.probe(&["--write", &file]).see(case)?;
     seen.answers("write", &file, &json!("EROFS"))?;
     Ok(seen.mounted_with(dir, &["ro", "nosuid", "nodev", "noexec"])?)
+}
+
+fn a_cgroup_mount_without_cgroup_namespace_leaves_the_hosts_options(case: &Case) -> Outcome {
+    let options = || -> Outcome<Vec<String>> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(mounts.lines().filter(|line| line.contains(" - cgroup2 ")).map(str::to_owned).collect())
+    };
+    let before = options()?;
+    let bundle = case
+        .bundle()?
+        .with("/mounts/-", json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}));
+    bundle.probe(&["--list", "/sys/fs/cgroup"]).run(case)?.succeeds()?;
+    let after = options()?;
+    ensure!(before == after, "the mounts were {before:?} and are {after:?}");
+    Ok(())
 }

@@ -7,11 +7,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::mount::MsFlags;
 use serde_json::{Value, json};
 
 use crate::bundle::{Bundle, Seen, set};
 use crate::harness::{Case, Outcome};
 use crate::leftovers::cgroup_directories_named;
+use crate::mounts::Mounted;
 use crate::{ensure, tests};
 
 tests![
@@ -34,6 +36,7 @@ tests![
     a_hook_that_does_not_read_its_stdin_is_no_error,
     delete_force_runs_poststop_hooks,
     a_hook_sees_the_container_process_in_its_cgroup,
+    a_start_container_hook_runs_where_devices_cannot_be_opened,
 ];
 
 const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
@@ -323,5 +326,19 @@ fn a_hook_sees_the_container_process_in_its_cgroup(case: &Case) -> Outcome {
     bundle.run(case)?.succeeds()?;
     let text = fs::read_to_string(&out)?;
     ensure!(text.contains(&bundle.id), "the cgroups were {text:?}");
+    Ok(())
+}
+
+fn a_start_container_hook_runs_where_devices_cannot_be_opened(case: &Case) -> Outcome {
+    // The rootfs lies on a file system that is mounted nodev, as /tmp is by systemd, and has no /dev of its own.
+    let holder = case.dir.join("holder");
+    let _mounted = Mounted::tmpfs(&holder)?;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NODEV;
+    nix::mount::mount(None::<&str>, &holder, None::<&str>, flags, None::<&str>)?;
+    case.make_rootfs(&holder.join("rootfs"))?;
+    let mut bundle = case.bundle()?.with("/root/path", json!(holder.join("rootfs").to_string_lossy()));
+    set(&mut bundle.config, "/hooks/startContainer", json!([script("echo >/ran")]));
+    bundle.probe(&["--quiet"]).run(case)?.succeeds()?;
+    ensure!(holder.join("rootfs/ran").exists(), "the hook did not run");
     Ok(())
 }
