@@ -210,7 +210,8 @@ impl Init<'_> {
             namespaces::enter_new_time_namespace()?;
         }
         if namespaces.unshares_user() && namespaces.hands_over_early() {
-            self.hand_over(CloneFlags::CLONE_NEWPID)?;
+            let flags = CloneFlags::CLONE_NEWPID;
+            hand_over(&self.socket, flags, || format!("clone3({flags:?})"))?;
         }
         self.unshare_network()?;
         let may_be_fixed = namespaces.has(CloneFlags::CLONE_NEWUSER) || self.caller.has_groups_of_userns();
