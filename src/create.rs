@@ -157,7 +157,7 @@ fn make_cgroups(
     let rdt = plan.rdt.as_ref().map(|config| config.locate(&args.id)).transpose()?;
     let mut tries = 0;
     loop {
-        let mut record = Record::new(args, plan, Cgroups::locate(layout, &plan.cgroup, &args.id)?, rdt.clone());
+        let mut record = Record::new(args, caller, plan, Cgroups::locate(layout, &plan.cgroup, &args.id)?, rdt.clone());
         container.write_record(&record)?;
         match record.cgroups.make(&plan.cgroup.resources) {
             Ok(entrance) => return Ok((record, entrance)),
@@ -285,7 +285,7 @@ impl<'a> Launch<'a> {
         existing: Vec<Existing>,
     ) -> Result<Init<'a>> {
         let (plan, cgroups) = (self.plan, &self.record.cgroups);
-        let filter = plan.seccomp.as_ref().map(seccomp::filter).transpose()?;
+        let filter = plan.seccomp.as_ref().map(|profile| seccomp::filter(profile, self.caller.uid)).transpose()?;
         let start = match self.mode {
             Mode::Create => Some(sync::listen_for_start(self.container.directory(), EARLY_START_SOCKET)?),
             Mode::Detached | Mode::Foreground => None,

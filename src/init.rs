@@ -354,7 +354,7 @@ impl Init<'_> {
             attributes: &self.plan.attributes,
             filter: self.filter.as_ref(),
             keyring: self.keyring.as_deref(),
-            ignored_signals: self.caller.ignored_signals,
+            signals: self.caller.signals,
             make_cwd: true,
             preserve_fds: self.preserve_fds,
             terminal,

@@ -310,7 +310,7 @@ fn hide_kernels_file_systems(rootfs: &Rootfs) -> Result<()> {
             Err(errno) => return Err(Error::from(errno).context("umount2").context(what())),
         }
         let target = CString::new(place.as_os_str().as_encoded_bytes())?;
-        let cover = masks::empty_directory(None).context(what)?;
+        let cover = masks::empty_directory(None, |empty| empty.mount_alone()).context(what)?;
         sys::move_mount(cover.as_fd(), AT_FDCWD, &target).context(|| "move_mount").context(what)?;
     }
     Ok(())

@@ -32,15 +32,15 @@ const FLAG_NEW_LISTENER: u32 = 8;
 const FLAG_TSYNC_ESRCH: u32 = 16;
 const FLAG_WAIT_KILLABLE_RECV: u32 = 32;
 
-/// Compiles a profile, or takes the result of an earlier time.
-pub fn filter(profile: &LinuxSeccomp) -> Result<Filter> {
+/// Compiles a profile, or takes the result of an earlier time from this user's cache.
+pub fn filter(profile: &LinuxSeccomp, uid: u32) -> Result<Filter> {
     let flags = flags(profile)?;
     let key = cache::key(profile)?;
-    let program = match cache::load(&key) {
+    let program = match cache::load(&key, uid) {
         Some(program) => program,
         None => {
             let program = compile(profile).context(|| "compile the seccomp profile")?;
-            cache::store(&key, &program);
+            cache::store(&key, &program, uid);
             program
         }
     };

@@ -12,6 +12,7 @@
 //! What changes in a container's life is not recorded but asked of the kernel: whether init lives, and whether it has
 //! executed the user's program yet. So there is nothing that a crash could leave wrong.
 
+use crate::caller::Caller;
 use crate::cgroups::Cgroups;
 use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
@@ -27,7 +28,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat, renameat};
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::{Pid, UnlinkatFlags, getuid, symlinkat, unlinkat};
+use nix::unistd::{Pid, UnlinkatFlags, symlinkat, unlinkat};
 use oci_spec::runtime::{Hooks, Process};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -117,7 +118,7 @@ impl std::fmt::Display for Status {
 
 impl Record {
     /// The record of a container that is about to be made.
-    pub fn new(args: &CreateArgs, plan: &Plan, cgroups: Cgroups, rdt: Option<rdt::Group>) -> Record {
+    pub fn new(args: &CreateArgs, caller: &Caller, plan: &Plan, cgroups: Cgroups, rdt: Option<rdt::Group>) -> Record {
         let namespaces = [
             CloneFlags::CLONE_NEWNS,
             CloneFlags::CLONE_NEWPID,
@@ -139,7 +140,7 @@ impl Record {
             bundle: plan.bundle.clone(),
             rootfs: plan.rootfs.path.clone(),
             created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
-            owner: getuid().as_raw(),
+            owner: caller.uid,
             annotations: plan.annotations.clone().into_iter().collect(),
             cgroups,
             namespaces: namespaces.fold(CloneFlags::empty(), |all, kind| all | kind).bits(),

@@ -441,7 +441,7 @@ fn idmap(
 }
 
 /// The option by which a file system takes its SELinux context.
-fn context_option(label: &CStr) -> (String, Option<String>) {
+pub fn context_option(label: &CStr) -> (String, Option<String>) {
     ("context".to_string(), Some(label.to_string_lossy().into_owned()))
 }
 
