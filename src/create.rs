@@ -506,6 +506,10 @@ impl<'a> Launch<'a> {
 fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
     let existing = plan.namespaces.open()?;
     for namespace in &existing {
+        if namespace.kind == CloneFlags::CLONE_NEWNS && (namespace.is_own()? || namespace.is_of_first()?) {
+            return Err(Error::new(format!("{} is the host's own mount namespace", namespace.path.display()))
+                .hint("every process in there would get another root"));
+        }
         let names = plan.hostname.is_some() || plan.domainname.is_some();
         let devices = !plan.net_devices.is_empty();
         let changes = !plan.sysctls.is_empty()

@@ -196,7 +196,9 @@ struct Joined {
 impl Joined {
     fn new(record: &Record, init: InitProcess, init_pidfd: OwnedFd, caller: &Caller) -> Result<Joined> {
         let namespaces = record.namespaces();
-        let before = match caller.may_mount {
+        // Where the container has no user namespace of its own, whoever may trace in there may trace a process that comes from
+        // outside, too. So nothing is born in its PID namespace that still has the host open (rule R11).
+        let before = match caller.may_mount && namespaces.contains(CloneFlags::CLONE_NEWUSER) {
             true => namespaces & (CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID),
             false => CloneFlags::empty(),
         };

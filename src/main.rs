@@ -62,6 +62,8 @@ use std::path::{Path, PathBuf};
 fn run(args: Vec<OsString>) -> i32 {
     let protected = if enters_container(&args) { selfexe::protect(&args) } else { Ok(()) };
     sys::ignore_sigpipe();
+    // Of children whose end is ignored nobody is told the status.
+    sys::default_signal(libc::SIGCHLD);
     let status = match cli::parse(&args) {
         Parsed::Run(arguments) => execute(*arguments, protected),
         Parsed::Print(text) => print(&text),
