@@ -1,12 +1,13 @@
 //! `exec`: one more process in a running container, with the same confinement as its init.
 //!
-//! The parent enters the container's mount namespace, and its PID namespace for children, *before* the clone, and leaves
-//! them afterwards. So the child, which a hostile payload can see from its first moment, never had the host's root or
-//! working directory, and it is not dumpable. Descriptors of the host it inherits with everything else, and closes them
-//! before it does anything: a payload with CAP_SYS_PTRACE would have to win that race (rule R11, SECURITY.md).
+//! A payload must not see anything of the host in a process that is about to join it, even if it may trace (rule R11). So
+//! the child closes the descriptors of the host that it has inherited, joins the container, where it has the container's
+//! root and working directory, and only then makes one more process, which is the first to be in the PID namespace.
 //!
-//! Without privileges only the child may join, once it is in the container's user namespace; then it takes one more clone
-//! to be in the PID namespace.
+//! Where the container has a user namespace, nobody in there may trace what still belongs to the host's, and the namespaces
+//! need not all belong to the container's. There the parent enters the mount namespace, and the PID namespace for children,
+//! *before* the clone, and leaves them afterwards; unless it has no privileges, with which only the child may join, once it
+//! is in the user namespace.
 
 use crate::caller::Caller;
 use crate::cli::{ExecArgs, decimal_id};
