@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
 use crate::bundle::{Bundle, Seen, enter_user_namespace, set, within};
 use crate::harness::{Case, Outcome, skip};
-use crate::runtime::Output;
+use crate::runtime::{Invocation, Output};
 use crate::{ensure, tests};
 
 tests![
@@ -312,10 +313,7 @@ fn mounts_on_the_hosts_sys_stay_in_the_container(case: &Case) -> Outcome {
         "$@"; status=$?
         cat /proc/self/mountinfo >after
         diff before after >&2 && exit $status"#;
-    let unshare = case.program(Path::new("/usr/bin/unshare"));
-    let unshare = unshare.args(&["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
-    let runtime = unshare.args(&[&case.machine.runtime]).args(&["--root"]).args(&[case.root()]);
-    runtime.args(&bundle.run_arguments()).go()?.succeeds().map(drop)
+    case.scripted(&[], script, &bundle.run_arguments()).go()?.succeeds().map(drop)
 }
 
 fn the_hosts_mount_namespace_is_not_joined(case: &Case) -> Outcome {
@@ -333,25 +331,15 @@ fn the_hosts_mount_namespace_is_not_joined(case: &Case) -> Outcome {
         }
         bundle.write()?;
         let script = r#"mount -t proc proc /proc && "$@""#;
-        let unshare = case.program(Path::new("/usr/bin/unshare"));
-        let unshare =
-            unshare.args(&["--mount", "--propagation", "private", "--pid", "--fork", "sh", "-c", script, "sh"]);
-        let runtime = unshare.args(&[&case.machine.runtime]).args(&["--root"]).args(&[case.root()]);
-        runtime.args(&bundle.run_arguments()).go()?.fails(1, "is the host's own mount namespace")?;
+        let invocation = case.scripted(&["--pid", "--fork"], script, &bundle.run_arguments());
+        invocation.go()?.fails(1, "is the host's own mount namespace")?;
     }
     Ok(())
 }
 
 fn ignored_ends_of_children_of_the_caller_are_noticed(case: &Case) -> Outcome {
-    let ignoring = |invocation: crate::runtime::Invocation<'_>| {
-        let invocation = invocation.before_exec(|| {
-            use nix::sys::signal::{SigHandler, Signal, signal};
-            // SAFETY: SIG_IGN runs no code.
-            unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
-            Ok(())
-        });
-        invocation.timeout(Duration::from_secs(10)).go()
-    };
+    let ignoring =
+        |invocation: Invocation<'_>| invocation.ignoring(Signal::SIGCHLD).timeout(Duration::from_secs(10)).go();
     let mut bundle = case.bundle()?.probe(&["--exit", "7"]);
     set(&mut bundle.config, "/hooks/prestart", json!([{"path": "/bin/true"}]));
     bundle.write()?;

@@ -34,7 +34,7 @@ pub struct Bundle {
     /// What becomes config.json, for root and with cgroups as files.
     pub config: Value,
     /// Who calls the runtime with it.
-    pub invoker: Invoker,
+    invoker: Invoker,
 }
 
 impl Bundle {

@@ -3,7 +3,7 @@
 //! The limits are those of the hierarchy that the view shows; a controller that is not there is a reason to skip.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -423,12 +423,9 @@ fn hierarchies_may_be_mounted_elsewhere(case: &Case) -> Outcome {
     let mount = json!({"destination": "/sys", "type": "cgroup", "source": "cgroup", "options": ["ro"]});
     let bundle = bundle.with("/mounts/-", mount);
     bundle.write()?;
-    let script = "umount /sys/fs/cgroup/pids && mount -t cgroup -o pids none \"$0\" && exec \"$@\"";
-    let (root, arguments) = (case.root(), bundle.run_arguments());
-    let unshare = case.program(Path::new("/usr/bin/unshare"));
-    let unshare = unshare.args(&["-m", "--propagation", "private", "sh", "-c", script]).args(&[elsewhere.as_os_str()]);
-    let runtime = [case.machine.runtime.as_os_str(), "--root".as_ref(), root.as_os_str()];
-    let output = unshare.args(&runtime).args(&arguments).go()?.succeeds()?;
+    let mount = format!("mount -t cgroup -o pids none '{}'", elsewhere.display());
+    let script = format!("umount /sys/fs/cgroup/pids && {mount} && exec \"$@\"");
+    let output = case.scripted(&[], &script, &bundle.run_arguments()).go()?.succeeds()?;
     Ok(output.seen()?.reads("/sys/pids/pids.max", "77\n")?)
 }
 

@@ -289,11 +289,7 @@ fn device_rules_mean_the_same_on_v1_and_v2(case: &Case) -> Outcome {
         let on_v1 = denied(&trying_all_nodes(case, rules)?.run(case)?)?;
         let bundle = trying_all_nodes(case, rules)?;
         bundle.write()?;
-        let unshare = case.program(Path::new("/usr/bin/unshare"));
-        let root = case.root();
-        let runtime = [case.machine.runtime.as_os_str(), "--root".as_ref(), root.as_os_str()];
-        let unshare = unshare.args(&["-m", "--propagation", "private", "sh", "-c", v2, "sh"]).args(&runtime);
-        let on_v2 = denied(&unshare.args(&bundle.run_arguments()).go()?)?;
+        let on_v2 = denied(&case.scripted(&[], v2, &bundle.run_arguments()).go()?)?;
         ensure!(on_v1 == on_v2, "after {rules:?} v1 denies {on_v1:?}, v2 denies {on_v2:?}");
         verdicts.insert(on_v1);
     }

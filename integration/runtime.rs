@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, SigSet, Signal, kill, signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -128,6 +128,14 @@ impl Case<'_> {
         }
         invocation.command.args(globals).args(arguments);
         invocation
+    }
+
+    /// A script, in a mount namespace of its own and what the flags of unshare(1) ask for, that calls the runtime with these
+    /// arguments as `"$@"`.
+    pub fn scripted<S: AsRef<OsStr>>(&self, flags: &[&str], script: &str, arguments: &[S]) -> Invocation<'_> {
+        let unshare = self.program(Path::new("/usr/bin/unshare")).args(&["--mount", "--propagation", "private"]);
+        let script = unshare.args(flags).args(&["sh", "-c", script, "sh"]);
+        script.args(&[self.machine.runtime.as_os_str(), "--root".as_ref(), self.root().as_os_str()]).args(arguments)
     }
 
     /// Any program, watched over in the same way.
@@ -258,18 +266,24 @@ impl Invocation<'_> {
     }
 
     /// The caller blocks SIGUSR1 and SIGTERM and ignores SIGINT and SIGUSR2.
-    #[allow(unsafe_code, reason = "changing a disposition is unsafe because of handlers; SIG_IGN has none")]
     pub fn with_odd_signals(self) -> Self {
         self.before_exec(|| {
-            use nix::sys::signal::{SigHandler, SigSet, signal};
             let mut blocked = SigSet::empty();
             blocked.add(Signal::SIGUSR1);
             blocked.add(Signal::SIGTERM);
             blocked.thread_block()?;
-            for ignored in [Signal::SIGINT, Signal::SIGUSR2] {
-                // SAFETY: SIG_IGN runs no code.
-                unsafe { signal(ignored, SigHandler::SigIgn) }?;
-            }
+            Ok(())
+        })
+        .ignoring(Signal::SIGINT)
+        .ignoring(Signal::SIGUSR2)
+    }
+
+    /// The caller ignores this signal.
+    #[allow(unsafe_code, reason = "changing a disposition is unsafe because of handlers; SIG_IGN has none")]
+    pub fn ignoring(self, ignored: Signal) -> Self {
+        self.before_exec(move || {
+            // SAFETY: SIG_IGN runs no code.
+            unsafe { signal(ignored, SigHandler::SigIgn) }?;
             Ok(())
         })
     }

@@ -210,8 +210,7 @@ impl Init<'_> {
             namespaces::enter_new_time_namespace()?;
         }
         if namespaces.unshares_user() && namespaces.hands_over_early() {
-            let flags = CloneFlags::CLONE_NEWPID;
-            hand_over(&self.socket, flags, || format!("clone3({flags:?})"))?;
+            self.hand_over(CloneFlags::CLONE_NEWPID)?;
         }
         self.unshare_network()?;
         let may_be_fixed = namespaces.has(CloneFlags::CLONE_NEWUSER) || self.caller.has_groups_of_userns();
@@ -233,9 +232,13 @@ impl Init<'_> {
         let namespaces = &self.plan.namespaces;
         let flags = namespaces.clone_flags();
         match namespaces.hands_over_early() {
-            true => hand_over(&self.socket, flags, || format!("clone3({flags:?})")),
+            true => self.hand_over(flags),
             false => unshare(flags).context(|| format!("unshare({flags:?})")),
         }
+    }
+
+    fn hand_over(&self, flags: CloneFlags) -> Result<()> {
+        hand_over(&self.socket, flags, || format!("clone3({flags:?})"))
     }
 
     fn restrictions(&self) -> Restrictions<'_> {
@@ -306,8 +309,7 @@ impl Init<'_> {
         if is_late {
             sys::setns(namespace.fd.as_fd(), CloneFlags::CLONE_NEWPID).context(|| "setns").context(what)?;
         }
-        let flags = CloneFlags::empty();
-        hand_over(&self.socket, flags, || format!("clone3({flags:?})")).context(what)
+        self.hand_over(CloneFlags::empty()).context(what)
     }
 
     /// The last part: the container's own process takes over.

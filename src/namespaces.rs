@@ -163,12 +163,12 @@ impl Namespaces {
 impl Existing {
     /// Whether it is the one that this process is in.
     pub fn is_own(&self) -> Result<bool> {
-        self.is_at(&own_path(self.kind))
+        self.is_at(&path_of("self", self.kind))
     }
 
     /// Whether it is the one that the first process is in. Who may not look there has no right to join it, either.
     pub fn is_of_first(&self) -> Result<bool> {
-        match self.is_at(&own_path(self.kind).replacen("self", "1", 1)) {
+        match self.is_at(&path_of("1", self.kind)) {
             Err(error) if matches!(error.errno(), Some(nix::Error::EACCES | nix::Error::EPERM)) => Ok(false),
             other => other,
         }
@@ -288,7 +288,7 @@ impl Visit {
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let mut own = Vec::new();
         for kind in kinds {
-            let path = own_path(kind);
+            let path = path_of("self", kind);
             let fd = files::open(Path::new(&path), OFlag::O_RDONLY).context(|| format!("open {path}"))?;
             own.push((kind, fd));
         }
@@ -338,14 +338,14 @@ impl Visit {
     }
 }
 
-/// The file of this process's own namespace of a kind (namespaces(7)).
-fn own_path(kind: CloneFlags) -> String {
+/// The file of a process's namespace of a kind (namespaces(7)); `process` is its directory in /proc.
+fn path_of(process: &str, kind: CloneFlags) -> String {
     let file = match kind {
         CloneFlags::CLONE_NEWNS => "mnt",
         CloneFlags::CLONE_NEWNET => "net",
         kind => name(kind),
     };
-    format!("/proc/self/ns/{file}")
+    format!("/proc/{process}/ns/{file}")
 }
 
 #[cfg(test)]

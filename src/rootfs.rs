@@ -268,6 +268,11 @@ pub fn attach(rootfs: &Rootfs, sources: &Sources) -> Result<()> {
     .context(|| format!("attach the rootfs at {}: move_mount", rootfs.path.display()))
 }
 
+/// For a copy of a mount of the host: as its peer it would carry to the host what the container mounts on it (rule R6).
+fn make_private(mount: BorrowedFd<'_>, recursive: bool) -> nix::Result<()> {
+    sys::mount_setattr(mount, recursive, MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() })
+}
+
 /// Makes the rootfs the root of this mount namespace and lets go of the host's (rule R6).
 pub fn pivot(root: BorrowedFd<'_>) -> Result<()> {
     nix::unistd::fchdir(root).context(|| "fchdir to the rootfs")?;

@@ -2,7 +2,7 @@
 
 use super::filesystem::FileSystem;
 use super::mounts::context_option;
-use super::{Tree, path};
+use super::{Tree, make_private, path};
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, MountAttr, mount_flags};
 use nix::errno::Errno;
@@ -22,9 +22,7 @@ pub fn open_null() -> Result<OwnedFd> {
     if !is_null {
         return Err(Error::new("/dev/null of the host is not the null device"));
     }
-    // As a peer of the host's mount it would carry to the host what the container mounts on it.
-    let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
-    sys::mount_setattr(null.as_fd(), false, private).context(|| "mount_setattr(private) /dev/null")?;
+    make_private(null.as_fd(), false).context(|| "mount_setattr(private) /dev/null")?;
     Ok(null)
 }
 

@@ -574,7 +574,6 @@ fn make_unified(tree: &Tree<'_>, attributes: MountAttr, sources: &Sources) -> Re
             mounted => return mounted,
         }
     }
-    let attributes = MountAttr { propagation: libc::MS_PRIVATE, ..attributes };
     sys::mount_setattr(there.as_fd(), true, attributes).context(|| "mount_setattr(recursive)")?;
     there.try_clone().context(|| "dup")
 }

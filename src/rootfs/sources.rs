@@ -6,9 +6,9 @@
 
 use super::devices::{self, Nodes};
 use super::mounts::{Mount, Source};
-use super::{Rootfs, masks};
+use super::{Rootfs, make_private, masks};
 use crate::error::{Context, Error, Result};
-use crate::sys::{self, MountAttr, mount_flags};
+use crate::sys::{self, mount_flags};
 use crate::userns::{self, Mappings};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
@@ -190,13 +190,10 @@ fn open_bind(mount: &Mount) -> Result<Opened> {
     }
 }
 
-/// A copy of what is there of one of the kernel's file systems. As a peer of the host's mounts it would carry to the host what
-/// the container mounts on it (rule R6).
+/// A copy of what is there of one of the kernel's file systems.
 fn show(path: &Path) -> Result<OwnedFd> {
     let copy = clone_path(path, true).context(|| format!("open_tree(clone) {}", path.display()))?;
-    let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
-    sys::mount_setattr(copy.as_fd(), true, private)
-        .context(|| format!("mount_setattr(recursive, private) {}", path.display()))?;
+    make_private(copy.as_fd(), true).context(|| format!("mount_setattr(recursive, private) {}", path.display()))?;
     Ok(copy)
 }
 
