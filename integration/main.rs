@@ -28,6 +28,7 @@ mod broken_input;
 mod bundle;
 mod callers;
 mod cgroups;
+mod checkpoint;
 mod commands;
 mod devices;
 mod dialect;
@@ -97,6 +98,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("broken_input", broken_input::TESTS),
     ("attacks", attacks::TESTS),
     ("recovery", recovery::TESTS),
+    ("checkpoint", checkpoint::TESTS),
     ("golden", golden::TESTS),
     ("callers", callers::TESTS),
     ("dialect", dialect::TESTS),

@@ -134,6 +134,12 @@ pub enum View {
     Legacy(Vec<Shown>),
 }
 
+/// What a hierarchy of v1 is called in the container's /sys/fs/cgroup, by the options of its super block (mountinfo).
+pub fn shown_name(super_options: &str) -> String {
+    let options: Vec<String> = super_options.split(',').map(str::to_string).collect();
+    v1::shown_name(&v1::controllers(&options))
+}
+
 /// One hierarchy in the container's /sys/fs/cgroup.
 pub struct Shown {
     /// `cpu,cpuacct`
@@ -217,6 +223,11 @@ impl Cgroups {
     /// The directory with the files of a controller; on v2 there is only one.
     fn directory(&self, controller: &str) -> Option<&Directory> {
         self.directories.iter().find(|directory| self.unified || directory.has(controller))
+    }
+
+    /// The directory of the freezer.
+    pub fn freezer(&self) -> Option<&Path> {
+        self.directory("freezer").map(|directory| directory.path.as_path())
     }
 
     /// Gives the container's cgroup to a user of the host, on v2; v1 knows no safe way to (config-linux.md: cgroup

@@ -94,7 +94,7 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
         Ok(notify) => notify,
         Err(error) => return Err(remove_state(&container, error)),
     };
-    let (mut record, entrance) = match make_cgroups(&layout, &plan, &container, args, &caller) {
+    let (mut record, entrance) = match make_cgroups(&layout, &plan, &container, args, &caller, false) {
         Ok(made) => made,
         Err(error) => return Err(remove_state(&container, error)),
     };
@@ -133,7 +133,7 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
 }
 
 /// Under a service manager that wants to hear of readiness the container gets a socket for it.
-fn add_notify_socket(plan: &mut Plan, container: &Container, mode: Mode) -> Result<Option<Proxy>> {
+pub fn add_notify_socket(plan: &mut Plan, container: &Container, mode: Mode) -> Result<Option<Proxy>> {
     if notify_socket::of_service().is_none() || !plan.rootfs.pivot {
         return Ok(None);
     }
@@ -147,17 +147,19 @@ fn add_notify_socket(plan: &mut Plan, container: &Container, mode: Mode) -> Resu
 
 /// Decides on cgroups and resctrl groups, writes that down, and only then makes the cgroups (rule R18). Another corten that
 /// removes a parent which has become empty may come in between: then it is decided anew.
-fn make_cgroups(
+pub fn make_cgroups(
     layout: &Layout,
     plan: &Plan,
     container: &Container,
     args: &CreateArgs,
     caller: &Caller,
+    restored: bool,
 ) -> Result<(Record, Entrance)> {
     let rdt = plan.rdt.as_ref().map(|config| config.locate(&args.id)).transpose()?;
     let mut tries = 0;
     loop {
         let mut record = Record::new(args, caller, plan, Cgroups::locate(layout, &plan.cgroup, &args.id)?, rdt.clone());
+        record.restored = restored;
         container.write_record(&record)?;
         match record.cgroups.make(&plan.cgroup.resources) {
             Ok(entrance) => return Ok((record, entrance)),
@@ -503,7 +505,7 @@ impl<'a> Launch<'a> {
 }
 
 /// Opens the namespaces to join. What the configuration changes in one must not be the runtime's own (rule R28).
-fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
+pub fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
     let existing = plan.namespaces.open()?;
     for namespace in &existing {
         let names = plan.hostname.is_some() || plan.domainname.is_some();
@@ -553,7 +555,7 @@ pub fn in_init(error: Error) -> Error {
 
 /// The state as before: network devices where they were, no process, no cgroup, no directory, no pid file. What cannot be
 /// undone is named (rule R24).
-fn undo(
+pub fn undo(
     container: &Container,
     record: &Record,
     child: Option<&(Pid, OwnedFd)>,
@@ -590,7 +592,8 @@ pub fn end(pid: Pid, pidfd: &OwnedFd) {
     let _ = nix::sys::wait::waitpid(pid, None);
 }
 
-fn remove_state(container: &Container, error: Error) -> Error {
+/// Lets go of an id before anything else was made.
+pub fn remove_state(container: &Container, error: Error) -> Error {
     match container.remove() {
         Ok(()) => error,
         Err(left) => error.hint(format!("and undoing it failed: {left}")),

@@ -25,7 +25,7 @@ use crate::sys::{self, Cloned};
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::wait::waitpid;
-use nix::unistd::{chroot, fchdir};
+use nix::unistd::{Pid, chroot, fchdir};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -329,12 +329,28 @@ impl Visit {
 
 /// The file of this process's own namespace of a kind (namespaces(7)).
 fn own_path(kind: CloneFlags) -> String {
-    let file = match kind {
+    format!("/proc/self/ns/{}", file_name(kind))
+}
+
+/// The file of another process's namespace.
+pub fn path_of(process: Pid, kind: CloneFlags) -> String {
+    format!("/proc/{process}/ns/{}", file_name(kind))
+}
+
+/// What the kernel, and so CRIU, calls a namespace.
+pub fn file_name(kind: CloneFlags) -> &'static str {
+    match kind {
         CloneFlags::CLONE_NEWNS => "mnt",
         CloneFlags::CLONE_NEWNET => "net",
         kind => name(kind),
-    };
-    format!("/proc/self/ns/{file}")
+    }
+}
+
+/// Whether another process is in this process's own namespace of a kind.
+pub fn is_shared(process: Pid, kind: CloneFlags) -> Result<bool> {
+    let number =
+        |path: String| nix::sys::stat::stat(path.as_str()).context(|| format!("stat {path}")).map(|stat| stat.st_ino);
+    Ok(number(own_path(kind))? == number(path_of(process, kind))?)
 }
 
 #[cfg(test)]

@@ -232,7 +232,7 @@ pub fn make_directories(cwd: &CStr) -> Result<()> {
 }
 
 /// A session keyring of its own, in which the container sees no key of its caller.
-fn join_keyring(name: &CStr) -> Result<()> {
+pub fn join_keyring(name: &CStr) -> Result<()> {
     let what = || "join a new session keyring";
     match sys::join_session_keyring(name) {
         // Who possesses it may do everything, its user view, read, link and, beyond the kernel's default, search it: by

@@ -10,11 +10,14 @@
 
 mod copy_up;
 pub mod devices;
+pub mod external;
 mod filesystem;
 pub mod masks;
+pub mod mountinfo;
 pub mod mounts;
 pub mod options;
 pub mod path;
+pub mod restoring;
 pub mod sources;
 
 use crate::error::{Context, Error, Result};
@@ -24,6 +27,7 @@ use crate::namespaces::Namespaces;
 use crate::sys::{self, MountAttr, mount_flags};
 use crate::userns::Mappings;
 use devices::Device;
+use mountinfo::Mounted;
 use mounts::{Mount, Place};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
@@ -289,19 +293,11 @@ pub fn move_to_top(rootfs: &Rootfs, root: BorrowedFd<'_>) -> Result<()> {
 /// The host's root stays below ours, so every procfs and sysfs in it that shows all is unmounted, or covered where that is
 /// not allowed: with one of them about, the kernel would let a user namespace mount another that shows all (rule R6).
 fn hide_kernels_file_systems(rootfs: &Rootfs) -> Result<()> {
-    let mounts = files::read_text(Path::new("/proc/self/mountinfo"))?;
-    let mut places = Vec::new();
-    // proc_pid_mountinfo(5): id, parent, device, root, mount point, options, optional fields, "-", type
-    for line in mounts.lines() {
-        let Some((front, back)) = line.split_once(" - ") else { continue };
-        let mut fields = front.split(' ').skip(3);
-        let is_whole = fields.next() == Some("/");
-        let place = PathBuf::from(unescape(fields.next().unwrap_or_default()));
-        let is_kernels = matches!(back.split(' ').next(), Some("proc" | "sysfs"));
-        if is_whole && is_kernels && !place.starts_with(&rootfs.path) {
-            places.push(place);
-        }
-    }
+    let mounts = mountinfo::read("self")?;
+    let is_kernels =
+        |mount: &Mounted| mount.root == Path::new("/") && matches!(mount.fstype.as_str(), "proc" | "sysfs");
+    let places = mounts.into_iter().filter(is_kernels).map(|mount| mount.place);
+    let places: Vec<PathBuf> = places.filter(|place| !place.starts_with(&rootfs.path)).collect();
     for place in places {
         let what = || format!("hide the host's {}", place.display());
         match nix::mount::umount2(&place, nix::mount::MntFlags::MNT_DETACH) {
@@ -314,22 +310,6 @@ fn hide_kernels_file_systems(rootfs: &Rootfs) -> Result<()> {
         sys::move_mount(cover.as_fd(), AT_FDCWD, &target).context(|| "move_mount").context(what)?;
     }
     Ok(())
-}
-
-/// mountinfo writes blanks and the like as a backslash and three octal digits.
-fn unescape(text: &str) -> String {
-    let mut parts = text.split('\\');
-    let mut plain = parts.next().unwrap_or_default().to_string();
-    for part in parts {
-        match part.split_at_checked(3).and_then(|(digits, rest)| Some((u8::from_str_radix(digits, 8).ok()?, rest))) {
-            Some((byte, rest)) => {
-                plain.push(char::from(byte));
-                plain.push_str(rest);
-            }
-            None => plain.push_str(part),
-        }
-    }
-    plain
 }
 
 /// Without a mount namespace there is nothing to pivot: only the root of the process changes.

@@ -109,6 +109,11 @@ pub struct Nodes {
 }
 
 impl Nodes {
+    /// The tmpfs with the nodes, if they were made.
+    pub fn made(&self) -> Option<BorrowedFd<'_>> {
+        self.made.as_ref().map(AsFd::as_fd)
+    }
+
     /// Every descriptor in it.
     pub fn into_descriptors(self) -> impl Iterator<Item = OwnedFd> {
         self.made.into_iter().chain(self.found.into_iter().flatten())

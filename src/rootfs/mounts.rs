@@ -282,7 +282,7 @@ impl Mount {
     }
 
     /// Attributes and propagation of a mount that is still detached. A fresh file system has its attributes already.
-    fn set_attributes(&self, mount: BorrowedFd<'_>, with_attr: bool) -> Result<()> {
+    pub(super) fn set_attributes(&self, mount: BorrowedFd<'_>, with_attr: bool) -> Result<()> {
         let options = &self.options;
         if with_attr && options.attr != MountAttr::default() {
             sys::mount_setattr(mount, false, options.attr).context(|| "mount_setattr")?;
