@@ -46,7 +46,11 @@ pub struct Global {
     /// How grave a line must be to be logged: error, warning or debug [default: warning]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
-    /// Who manages the cgroups: cgroupfs, which is the runtime itself [default: cgroupfs]
+    /// Let systemd make the cgroups; cgroupsPath is slice:prefix:name
+    #[arg(long)]
+    pub systemd_cgroup: bool,
+    /// Who makes the cgroups: cgroupfs, which is the runtime itself, systemd, or disabled, which is nobody
+    /// [default: cgroupfs, or what --systemd-cgroup says]
     #[arg(long, value_name = "MANAGER")]
     pub cgroup_manager: Option<String>,
     /// Print the version

@@ -90,11 +90,14 @@ fn kill_init(container: &Container, record: Option<&Record>) -> Result<()> {
 /// Removes cgroups, resctrl groups and state. Processes in the cgroups are killed only if init ever entered them, for
 /// before there can be none of ours, and if they did not end with init.
 pub fn remove_all(container: &Container, record: &Record, entered: bool) -> Result<()> {
+    // Only a unit can be somebody else's.
+    let has_init = record.cgroups.unit.is_none() || container.read_init()?.is_some();
+    let cgroups = record.cgroups.own(&record.id, has_init)?;
     if entered && !record.ends_with_init || record.restored {
-        record.cgroups.kill()?;
+        cgroups.kill()?;
     }
     // The state goes last: as long as something is left, it tells what.
-    record.cgroups.remove()?;
+    cgroups.remove()?;
     if let Some(group) = &record.rdt {
         group.remove()?;
     }

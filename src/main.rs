@@ -13,6 +13,7 @@ mod completion;
 mod console;
 mod create;
 mod criu;
+mod dbus;
 mod delete;
 mod error;
 mod events;
@@ -55,6 +56,7 @@ mod terminal;
 mod update;
 mod userns;
 
+use cgroups::Manager;
 use cli::{Arguments, Command, Global, Parsed, Wrong};
 use error::{Context, Error, Result};
 use std::ffi::OsString;
@@ -130,13 +132,21 @@ fn open_log(global: &Global) -> Result<()> {
         (Some(level), false) => log::Level::parse(level)?,
         (None, false) => log::Level::Warning,
     };
-    if let Some(other) = global.cgroup_manager.as_deref().filter(|manager| *manager != "cgroupfs") {
-        return Err(Error::new(format!("--cgroup-manager {other}: not supported by this version")));
-    }
     files::ensure_stdio()?;
     // What the caller left open is not for hooks, nor for the container, unless he says so at the end (rule R8).
     sys::close_on_exec_from(3).context(|| "close_range(CLOEXEC)")?;
     log::open(global.log.as_deref(), format, level)
+}
+
+/// Who makes the cgroups: of the two flags the one that can say more, for callers add it to the other.
+fn manager(global: &Global) -> Result<Manager> {
+    match global.cgroup_manager.as_deref() {
+        None if global.systemd_cgroup => Ok(Manager::Systemd),
+        None | Some("cgroupfs") => Ok(Manager::Cgroupfs),
+        Some("systemd") => Ok(Manager::Systemd),
+        Some("disabled") => Ok(Manager::Disabled),
+        Some(other) => Err(Error::new(format!("--cgroup-manager {other}: is none of cgroupfs, systemd, disabled"))),
+    }
 }
 
 /// The directory of the state.
@@ -149,10 +159,11 @@ fn root(global: &Global) -> PathBuf {
 }
 
 fn dispatch(root: &Path, global: &Global, command: Command) -> Result<i32> {
+    let manager = manager(global)?;
     match command {
-        Command::Create(args) => create::create(root, &args)?,
+        Command::Create(args) => create::create(root, manager, &args)?,
         Command::Start(args) => start::start(root, &args.id)?,
-        Command::Run(args) => return run::run(root, &args),
+        Command::Run(args) => return run::run(root, manager, &args),
         Command::Exec(args) => return exec::exec(root, &args),
         Command::State(args) => state::state(root, &args.id)?,
         Command::Kill(args) => kill::kill(root, &args)?,
@@ -164,7 +175,7 @@ fn dispatch(root: &Path, global: &Global, command: Command) -> Result<i32> {
         Command::Update(args) => update::update(root, &args)?,
         Command::Events(args) => events::events(root, &args)?,
         Command::Checkpoint(args) => checkpoint::checkpoint(root, &args)?,
-        Command::Restore(args) => return restore::restore(root, &args),
+        Command::Restore(args) => return restore::restore(root, manager, &args),
         Command::Spec(args) => spec::spec(&args)?,
         Command::Features => features::features()?,
         Command::Completion(args) => completion::completion(&args.shell)?,

@@ -7,7 +7,7 @@
 mod verify;
 
 use crate::caller::Caller;
-use crate::cgroups::{self, Entrance, Layout};
+use crate::cgroups::{self, Entrance, Layout, Manager, systemd};
 use crate::checkpoint::DESCRIPTORS;
 use crate::cli::{CreateArgs, RestoreArgs};
 use crate::create::{self, Mode};
@@ -31,13 +31,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// `corten restore`; the exit status.
-pub fn restore(root: &Path, args: &RestoreArgs) -> Result<i32> {
+pub fn restore(root: &Path, manager: Manager, args: &RestoreArgs) -> Result<i32> {
     if !args.no_subreaper && !args.detach {
         nix::sys::prctl::set_child_subreaper(true).context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     }
     let caller = Caller::look()?;
     let mut plan = plan::load(&args.bundle, None)?;
     plan.suit(&caller)?;
+    plan.cgroup.leave_to(manager, &args.id, &plan.annotations, &caller)?;
     let terminal = plan.process.as_ref().is_some_and(|process| process.terminal);
     let way = Way::open(terminal, args.detach, args.console_socket.as_deref())?;
     let (ours, theirs) = way.map_or((None, None), |way| (way.ours, Some(way.theirs)));
@@ -46,7 +47,8 @@ pub fn restore(root: &Path, args: &RestoreArgs) -> Result<i32> {
     let mut place = Place::open(&args.criu, "restore.log", false)?;
     let options = Options::new(&args.criu, &place, &annotations)?;
     let root = Root::make(root)?;
-    let layout = Layout::detect()?;
+    let layout = Layout::detect(&plan.cgroup)?;
+    let mut systemd = plan.cgroup.connect()?;
     let create = create_args(args);
 
     // Here the id becomes ours, and from here on everything is undone on an error.
@@ -54,13 +56,14 @@ pub fn restore(root: &Path, args: &RestoreArgs) -> Result<i32> {
     let mode = if args.detach { Mode::Detached } else { Mode::Foreground };
     let notify = create::add_notify_socket(&mut plan, &container, mode);
     let notify = notify.map_err(|error| create::remove_state(&container, error))?;
-    let made = create::make_cgroups(&layout, &plan, &container, &create, &caller, true);
+    let made = create::make_cgroups(&layout, &plan, &container, &create, &caller, systemd.as_mut(), true);
     let (mut record, entrance) = made.map_err(|error| create::remove_state(&container, error))?;
     let mut restore = Restore {
         args,
         plan: &plan,
         caller,
         container: &container,
+        systemd: systemd.filter(|_| plan.cgroup.has_scope()),
         is_checked: false,
         init: None,
         network: None,
@@ -112,6 +115,8 @@ struct Restore<'a> {
     plan: &'a Plan,
     caller: Caller,
     container: &'a Container,
+    /// As long as CRIU is not in the scope.
+    systemd: Option<systemd::Manager>,
     /// Whether the rights of the processes have been looked at.
     is_checked: bool,
     /// Once there is one; what it is needed for on an error.
@@ -127,7 +132,7 @@ impl Restore<'_> {
     fn run(
         &mut self,
         record: &mut Record,
-        entrance: Entrance,
+        mut entrance: Entrance,
         mut options: Options,
         place: &mut Place,
         console: Option<Destination>,
@@ -166,7 +171,8 @@ impl Restore<'_> {
             workshop.build()?;
             place.enter_mount_namespace()
         })?;
-        let asked = self.limit(&criu, record, &entrance).and_then(|()| {
+        let ready = self.enter_scope(&criu, record, &mut entrance).and_then(|()| self.limit(&criu, record, &entrance));
+        let asked = ready.and_then(|()| {
             options.cg_root = cgroup_roots(criu.pid())?;
             let shop = (criu.pid(), self.container.path()?);
             criu.ask(Kind::Restore, options, place, |moment, fd| match moment.script.as_str() {
@@ -182,6 +188,15 @@ impl Restore<'_> {
             true => Ok(()),
             false => Err(Error::new("this criu is too old: it does not say when the processes are about to run")),
         }
+    }
+
+    /// Puts CRIU, and with it everything that it makes, into the container's scope of systemd's.
+    fn enter_scope(&mut self, criu: &Criu, record: &Record, entrance: &mut Entrance) -> Result<()> {
+        if let Some(mut systemd) = self.systemd.take() {
+            let (cgroups, config) = (&record.cgroups, &self.plan.cgroup);
+            entrance.into = systemd::adopt(cgroups, config, &mut systemd, &entrance.later, criu.pid())?;
+        }
+        Ok(())
     }
 
     /// Limits and device rules, before anything of the container runs. Not the number of processes, in which CRIU would

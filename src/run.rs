@@ -1,6 +1,7 @@
 //! `run`: create, start, wait, delete. In the foreground corten stands for the container: signals go through, and the
 //! exit status is the program's.
 
+use crate::cgroups::Manager;
 use crate::cli::RunArgs;
 use crate::console::Console;
 use crate::create::{self, Launched, Mode};
@@ -18,12 +19,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// `corten run`; the exit status.
-pub fn run(root: &Path, args: &RunArgs) -> Result<i32> {
+pub fn run(root: &Path, manager: Manager, args: &RunArgs) -> Result<i32> {
     if !args.create.no_subreaper && !args.detach {
         nix::sys::prctl::set_child_subreaper(true).context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     }
     let mode = if args.detach { Mode::Detached } else { Mode::Foreground };
-    let mut launched = create::launch(root, &args.create, mode)?;
+    let mut launched = create::launch(root, manager, &args.create, mode)?;
     let pid_file = args.create.pid_file.as_deref();
     let console = match confirm(&launched).and_then(|()| open_console(launched.console.as_ref())) {
         Ok(console) => console,

@@ -97,8 +97,9 @@ pub fn paths(hierarchies: &[Hierarchy], given: Option<&Path>, id: &str) -> Resul
 pub fn make(cgroups: &mut Cgroups, resources: &Resources) -> Result<Entrance> {
     let later = settings(cgroups, resources)?;
     let mut entrance = Entrance { into: None, tasks: Vec::with_capacity(cgroups.directories.len()), later };
+    let of_unit = cgroups.unit.is_some();
     for directory in &mut cgroups.directories {
-        make_directory(directory)?;
+        make_directory(directory, of_unit)?;
         if directory.has("cpuset") {
             fill_cpusets(directory)?;
         }
