@@ -141,7 +141,7 @@ fn parse_leniently<T: DeserializeOwned>(bytes: &[u8], name: &str, process: &str)
         Ok(parsed) => return Ok(parsed),
         Err(failure) => failure,
     };
-    let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else {
+    let Ok(mut value) = json::parse::<Value>(bytes, name) else {
         return Err(failure);
     };
     let Some(process) = value.pointer_mut(process) else {
@@ -192,7 +192,6 @@ impl Plan {
     pub fn new(bundle: PathBuf, mut spec: Spec) -> Result<Plan> {
         check_version(spec.version())?;
         check_annotations(spec.annotations().as_ref())?;
-        refuse_other_platforms(&spec)?;
         // oci-spec's default for a missing `linux` has opinions; here it means that everything in it is missing.
         let linux = match spec.linux_mut().take() {
             Some(linux) => linux,
@@ -360,20 +359,6 @@ fn check_text(text: &str, pointer: &str, max: usize) -> Result<()> {
         return Err(Error::new(format!("config.json: {pointer}: {} bytes are more than {max}", text.len())));
     }
     Ok(())
-}
-
-/// What has a meaning on another platform only is an error here, never ignored.
-fn refuse_other_platforms(spec: &Spec) -> Result<()> {
-    let table = [
-        ("/windows", spec.windows().is_some()),
-        ("/solaris", spec.solaris().is_some()),
-        ("/vm", spec.vm().is_some()),
-        ("/zos", spec.zos().is_some()),
-    ];
-    match table.iter().find(|(_, present)| *present) {
-        Some((pointer, _)) => Err(Error::new(format!("config.json: {pointer}: is not for Linux"))),
-        None => Ok(()),
-    }
 }
 
 /// The hooks by name, in the order of the life cycle.
