@@ -6,7 +6,7 @@
 //!
 //! A key that stands twice in an object is an error in maps, too, and not only where serde's structs notice it: readers
 //! disagree on which of them counts (RFC 8259), and an engine's check must not see another value than we do. In what is
-//! ignored it does not matter.
+//! ignored it does not matter. And what the specification requires must be there, where oci-spec would put in a 0.
 
 use crate::error::{Error, Result};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, Visitor};
@@ -19,6 +19,24 @@ use std::fmt;
 /// property that nobody knows (config.md: extensibility).
 const OTHER_PLATFORMS: [&str; 5] = ["freebsd", "solaris", "vm", "windows", "zos"];
 
+/// The properties that must not be missing, by the struct of oci-spec that has a default for them.
+fn required(structure: &str) -> &'static [&'static str] {
+    match structure {
+        "Box" => &["height", "width"],
+        "LinuxDeviceCgroup" => &["allow"],
+        "LinuxHugepageLimit" => &["pageSize", "limit"],
+        "LinuxIdMapping" => &["containerID", "hostID", "size"],
+        "LinuxInterfacePriority" => &["name", "priority"],
+        "LinuxIOPriority" => &["class", "priority"],
+        "LinuxPids" => &["limit"],
+        "LinuxThrottleDevice" => &["major", "minor", "rate"],
+        "LinuxWeightDevice" => &["major", "minor"],
+        "PosixRlimit" => &["type", "soft", "hard"],
+        "User" => &["uid", "gid"],
+        _ => &[],
+    }
+}
+
 /// The way to the value at fault, from the inside out.
 type Trace = RefCell<Vec<String>>;
 
@@ -26,10 +44,11 @@ type Trace = RefCell<Vec<String>>;
 pub fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8], name: &str) -> Result<T> {
     let trace = Trace::default();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = T::deserialize(Strict { inner: &mut deserializer, trace: &trace, level: 0, is_map: false });
+    let inner = &mut deserializer;
+    let value = T::deserialize(Strict { inner, trace: &trace, level: 0, is_map: false, required: &[] });
     match value.and_then(|value| deserializer.end().map(|()| value)) {
         Ok(value) => Ok(value),
-        Err(error) if error.is_data() => {
+        Err(error) if error.is_data() || !trace.borrow().is_empty() => {
             let pointer: String = trace.borrow().iter().rev().map(|part| format!("/{part}")).collect();
             Err(Error::new(format!("{name}: {pointer}: {error}")))
         }
@@ -45,11 +64,13 @@ struct Strict<'a, I> {
     level: usize,
     /// Whether an object would be a map, which takes a key twice, and not a struct.
     is_map: bool,
+    /// What a struct must have.
+    required: &'static [&'static str],
 }
 
 impl<'a, I> Strict<'a, I> {
     fn around<J>(&self, inner: J) -> Strict<'a, J> {
-        Strict { inner, trace: self.trace, level: self.level, is_map: self.is_map }
+        Strict { inner, trace: self.trace, level: self.level, is_map: self.is_map, required: self.required }
     }
 }
 
@@ -84,11 +105,11 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         _fields: &'static [&'static str],
         visitor: V,
     ) -> std::result::Result<V::Value, D::Error> {
-        let visitor = Strict { is_map: false, ..self.around(visitor) };
+        let visitor = Strict { is_map: false, required: required(name), ..self.around(visitor) };
         self.inner.deserialize_map(visitor)
     }
 
@@ -181,7 +202,9 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<'_, V> {
 
     fn visit_map<A: MapAccess<'de>>(self, access: A) -> std::result::Result<V::Value, A::Error> {
         let seen = self.is_map.then(HashSet::new);
-        let access = Members { access, trace: self.trace, level: self.level, key: Cell::default(), seen };
+        let missing = (1 << self.required.len()) - 1;
+        let (trace, level, required) = (self.trace, self.level, self.required);
+        let access = Members { access, trace, level, key: Cell::default(), seen, required, missing };
         self.inner.visit_map(access)
     }
 
@@ -214,7 +237,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Elements<'_, A> {
         &mut self,
         seed: T,
     ) -> std::result::Result<Option<T::Value>, A::Error> {
-        let seed = Strict { inner: seed, trace: self.trace, level: self.level + 1, is_map: false };
+        let seed = Strict { inner: seed, trace: self.trace, level: self.level + 1, is_map: false, required: &[] };
         let element = self.access.next_element_seed(seed);
         if element.is_err() {
             self.trace.borrow_mut().push(self.index.to_string());
@@ -236,11 +259,30 @@ struct Members<'a, 'de, A> {
     key: Cell<Cow<'de, str>>,
     /// The keys of a map.
     seen: Option<HashSet<Cow<'de, str>>>,
+    required: &'static [&'static str],
+    /// A bit for each of those that has not come yet.
+    missing: u32,
 }
 
 impl<A> Members<'_, '_, A> {
     fn note_key(&self) {
         self.trace.borrow_mut().push(self.key.take().replace('~', "~0").replace('/', "~1"));
+    }
+
+    fn note_required(&mut self) {
+        let key = self.key.take();
+        if let Some(position) = self.required.iter().position(|name| *name == key) {
+            self.missing &= !(1 << position);
+        }
+        self.key.set(key);
+    }
+
+    /// At the end of a struct.
+    fn check_required<E: serde::de::Error>(&self) -> std::result::Result<(), E> {
+        match self.required.get(self.missing.trailing_zeros() as usize) {
+            Some(name) => Err(E::missing_field(name)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -249,6 +291,11 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, 'de, A> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> std::result::Result<Option<K::Value>, A::Error> {
         let key = self.access.next_key_seed(Key { inner: seed, key: &self.key, is_top: self.level == 0 })?;
+        match &key {
+            Some(_) if !self.required.is_empty() => self.note_required(),
+            None => self.check_required()?,
+            _ => {}
+        }
         if let (Some(seen), Some(_)) = (&mut self.seen, &key) {
             let text = self.key.take();
             self.key.set(text.clone());
@@ -261,7 +308,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, 'de, A> {
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> std::result::Result<T::Value, A::Error> {
-        let seed = Strict { inner: seed, trace: self.trace, level: self.level + 1, is_map: false };
+        let seed = Strict { inner: seed, trace: self.trace, level: self.level + 1, is_map: false, required: &[] };
         let value = self.access.next_value_seed(seed);
         if value.is_err() {
             self.note_key();
@@ -356,7 +403,10 @@ mod tests {
         assert!(message(text).starts_with("config.json: /process/args/1: invalid type: integer"), "{}", message(text));
         let text = r#"{"linux": {"sysctl": {"a/b~c": 1}}}"#;
         assert!(message(text).starts_with("config.json: /linux/sysctl/a~1b~0c: "), "{}", message(text));
-        assert!(message(r#"{"linux": "#).starts_with("config.json: EOF"));
+        assert!(message(r#"{"linux": "#).starts_with("config.json: /linux: EOF"));
+        assert!(message(r#"{"linu"#).starts_with("config.json: EOF"));
+        let text = r#"{"linux": {"seccomp": {"defaultAction": 1}}}"#;
+        assert!(message(text).starts_with("config.json: /linux/seccomp/defaultAction: "), "{}", message(text));
         assert!(message(r#"{"root": {"path": "/"}, "root": {"path": "/"}}"#).contains("duplicate field"));
     }
 
@@ -371,6 +421,26 @@ mod tests {
         // What nobody knows is ignored, whatever it is.
         let text = r#"{"ociVersion": "1.3.0", "unknown": {"a": 1, "a": 2}, "unknown": 3}"#;
         assert!(parse::<Spec>(text.as_bytes(), "config.json").is_ok());
+    }
+
+    #[test]
+    fn what_is_required_must_be_there() {
+        let mapping = r#"{"linux": {"uidMappings": [{"containerID": 0, "size": 1}]}}"#;
+        assert!(
+            message(mapping).starts_with("config.json: /linux/uidMappings/0: missing field `hostID`"),
+            "{}",
+            message(mapping)
+        );
+        let limit = r#"{"process": {"cwd": "/", "rlimits": [{"type": "RLIMIT_CPU", "soft": 1}]}}"#;
+        assert!(
+            message(limit).starts_with("config.json: /process/rlimits/0: missing field `hard`"),
+            "{}",
+            message(limit)
+        );
+        assert!(
+            message(r#"{"linux": {"resources": {"pids": {}}}}"#)
+                .contains("/linux/resources/pids: missing field `limit`")
+        );
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::lsm;
 use crate::namespaces::Namespaces;
+use crate::plan;
 use crate::sys::{self, MountAttr, mount_flags};
 use crate::userns::Mappings;
 use devices::Device;
@@ -153,6 +154,7 @@ impl Rootfs {
         if root.path().as_os_str().is_empty() {
             return Err(Error::new("config.json: /root/path: must not be empty"));
         }
+        plan::check_path(root.path(), "/root/path")?;
         let path = bundle.join(root.path());
         let path = files::canonical_directory(&path)
             .context(|| format!("config.json: /root/path: invalid rootfs {}", path.display()))?;
@@ -223,7 +225,8 @@ impl Rootfs {
 fn absolute(paths: Option<&[String]>, pointer: &str) -> Result<Vec<PathBuf>> {
     let mut result: Vec<PathBuf> = Vec::new();
     for (index, path) in paths.into_iter().flatten().enumerate() {
-        if !path.starts_with('/') || path.contains('\0') {
+        plan::check_path(Path::new(path), &format!("{pointer}/{index}"))?;
+        if !path.starts_with('/') {
             return Err(Error::new(format!("config.json: {pointer}/{index}: {path:?} is not an absolute path")));
         }
         let path = path::clean(Path::new(path));

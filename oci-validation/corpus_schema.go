@@ -41,7 +41,7 @@ func readSchema(directory string) ([]property, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.walk("", root, "config-schema.json", false); err != nil {
+	if err := s.walk("", root, false); err != nil {
 		return nil, err
 	}
 	sort.Slice(s.found, func(i, j int) bool { return s.found[i].Pattern < s.found[j].Pattern })
@@ -62,42 +62,57 @@ func (s *schema) file(name string) (map[string]any, error) {
 	if err := decoder.Decode(&content); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	complete(content, name)
 	s.files[name] = content
 	return content, nil
 }
 
+// complete puts the name of the file into references within it, for parts of different files are merged.
+func complete(node any, file string) {
+	switch node := node.(type) {
+	case map[string]any:
+		if reference, ok := node["$ref"].(string); ok && strings.HasPrefix(reference, "#") {
+			node["$ref"] = file + reference
+		}
+		for _, child := range node {
+			complete(child, file)
+		}
+	case []any:
+		for _, child := range node {
+			complete(child, file)
+		}
+	}
+}
+
 // resolve follows references, and merges what allOf and a single anyOf demand.
-func (s *schema) resolve(node map[string]any, file string) (map[string]any, string, error) {
+func (s *schema) resolve(node map[string]any) (map[string]any, error) {
 	if reference, ok := node["$ref"].(string); ok {
 		name, pointer, _ := strings.Cut(reference, "#")
-		if name == "" {
-			name = file
-		}
 		content, err := s.file(name)
 		if err != nil {
-			return nil, "", err
+			return nil, err
 		}
-		for _, key := range strings.Split(strings.Trim(pointer, "/"), "/") {
+		// ArrayOfUint32 has `#definitions/uint32`, without the slash.
+		for _, key := range strings.Split(strings.TrimPrefix(pointer, "/"), "/") {
 			next, ok := content[key].(map[string]any)
 			if !ok {
-				return nil, "", fmt.Errorf("%s: nothing is at %s", file, reference)
+				return nil, fmt.Errorf("nothing is at %s", reference)
 			}
 			content = next
 		}
-		return s.resolve(content, name)
+		return s.resolve(content)
 	}
 	merged := node
 	for _, key := range []string{"allOf", "anyOf"} {
-		parts, _ := node[key].([]any)
-		for _, part := range parts {
-			resolved, _, err := s.resolve(part.(map[string]any), file)
+		for _, part := range list(node[key]) {
+			resolved, err := s.resolve(part.(map[string]any))
 			if err != nil {
-				return nil, "", err
+				return nil, err
 			}
 			merged = merge(merged, resolved)
 		}
 	}
-	return merged, file, nil
+	return merged, nil
 }
 
 func merge(a, b map[string]any) map[string]any {
@@ -119,8 +134,8 @@ func merge(a, b map[string]any) map[string]any {
 	return merged
 }
 
-func (s *schema) walk(pattern string, node map[string]any, file string, required bool) error {
-	node, file, err := s.resolve(node, file)
+func (s *schema) walk(pattern string, node map[string]any, required bool) error {
+	node, err := s.resolve(node)
 	if err != nil {
 		return err
 	}
@@ -139,7 +154,7 @@ func (s *schema) walk(pattern string, node map[string]any, file string, required
 	}
 	for name, child := range properties {
 		isRequired := slices.Contains(list(node["required"]), any(name))
-		if err := s.walk(pattern+"/"+name, child.(map[string]any), file, isRequired); err != nil {
+		if err := s.walk(pattern+"/"+name, child.(map[string]any), isRequired); err != nil {
 			return err
 		}
 	}
@@ -157,8 +172,7 @@ func (s *schema) walk(pattern string, node map[string]any, file string, required
 		}
 	}
 	if isOne {
-		// `#definitions/uint32` of ArrayOfUint32 lacks a slash; see resolve.
-		return s.walk(pattern+"/*", elements, file, false)
+		return s.walk(pattern+"/*", elements, false)
 	}
 	return nil
 }
