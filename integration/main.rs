@@ -57,6 +57,7 @@ mod rdt;
 mod recovery;
 mod resctrl;
 mod rootless;
+mod rules;
 mod runtime;
 mod scheduling;
 mod seccomp;
@@ -96,6 +97,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("docker_like", docker_like::TESTS),
     ("engine_configs", engine_configs::TESTS),
     ("broken_input", broken_input::TESTS),
+    ("rules", rules::TESTS),
     ("attacks", attacks::TESTS),
     ("recovery", recovery::TESTS),
     ("checkpoint", checkpoint::TESTS),

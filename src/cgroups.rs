@@ -22,6 +22,7 @@ mod v2;
 use crate::caller::Caller;
 use crate::error::{Context, Error, Result};
 use crate::files;
+use crate::plan;
 use crate::rootfs::path::clean;
 use crate::sys;
 use nix::errno::Errno;
@@ -71,8 +72,8 @@ impl Config {
     /// Checks path and resources.
     pub fn new(path: Option<&Path>, resources: Option<&LinuxResources>) -> Result<Config> {
         let path = path.filter(|path| !path.as_os_str().is_empty());
-        if path.is_some_and(|path| path.as_os_str().as_encoded_bytes().contains(&0)) {
-            return Err(Error::new("config.json: /linux/cgroupsPath: contains a NUL character"));
+        if let Some(path) = path {
+            plan::check_path(path, "/linux/cgroupsPath")?;
         }
         if path.is_some_and(|path| clean(path) == Path::new("/")) {
             return Err(Error::new("config.json: /linux/cgroupsPath: cannot be the root of the hierarchy"));

@@ -461,7 +461,8 @@ impl<'a> Launch<'a> {
                 }
                 Some(Message::Init(pid)) => self.adopt(Pid::from_raw(pid), socket)?,
                 Some(Message::Notify(number)) => {
-                    let handed = hand_over_listener(self.record, self.child.as_ref(), number, &self.state());
+                    let handed =
+                        hand_over_listener(self.record, self.child.as_ref(), number, &self.state(Status::Creating));
                     handed.map_err(|error| socket.last_words().map_or(error, in_init))?;
                 }
                 other => return Err(self.unexpected(other)),
@@ -478,15 +479,15 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// The container's state as hooks and agents are told it.
-    fn state(&self) -> String {
-        self.record.to_json(Status::Creating, self.child.as_ref().map(|(pid, _)| *pid))
+    /// The container's state as agents and hooks are told it.
+    fn state(&self, status: Status) -> String {
+        self.record.to_json(status, self.child.as_ref().map(|(pid, _)| *pid))
     }
 
     #[allow(deprecated, reason = "prestart is deprecated in the specification, and engines still use it")]
     fn run_hooks(&mut self) -> Result<()> {
         self.hooks = true;
-        let state = self.state();
+        let state = self.state(Status::Created);
         let hooks = &self.plan.hooks;
         hooks::run("prestart", hooks.prestart().as_deref().unwrap_or_default(), &state, &self.outputs)?;
         hooks::run("createRuntime", hooks.create_runtime().as_deref().unwrap_or_default(), &state, &self.outputs)

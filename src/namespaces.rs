@@ -20,6 +20,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::files;
+use crate::plan;
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use nix::fcntl::OFlag;
@@ -82,8 +83,10 @@ impl Namespaces {
             }
             match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
                 Some(path) if !path.is_absolute() => return bad("path must be absolute"),
-                Some(path) if path.as_os_str().as_encoded_bytes().contains(&0) => return bad("path contains a NUL"),
-                Some(path) => namespaces.join.push((kind, path.clone())),
+                Some(path) => {
+                    plan::check_path(path, &format!("/linux/namespaces/{index}/path"))?;
+                    namespaces.join.push((kind, path.clone()));
+                }
                 None => namespaces.create |= kind,
             }
         }
