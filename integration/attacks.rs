@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
-use crate::bundle::{Bundle, Seen, within};
+use crate::bundle::{Bundle, Seen, enter_user_namespace, set, within};
 use crate::harness::{Case, Outcome, skip};
 use crate::runtime::Output;
 use crate::{ensure, tests};
@@ -28,6 +28,11 @@ tests![
     a_destination_swapped_for_a_link_stays_inside,
     cwd_by_an_inherited_fd_is_refused,
     exec_cwd_by_an_inherited_fd_is_refused,
+    a_missing_cwd_by_an_inherited_fd_is_not_made,
+    passwd_by_an_inherited_fd_is_not_read,
+    mounts_on_the_hosts_sys_stay_in_the_container,
+    the_hosts_mount_namespace_is_not_joined,
+    ignored_ends_of_children_of_the_caller_are_noticed,
     inherited_fds_do_not_reach_the_container,
     a_link_for_dev_null_does_not_unmask,
     a_link_for_dev_null_gets_no_output,
@@ -260,6 +265,100 @@ fn exec_cwd_by_an_inherited_fd_is_refused(case: &Case) -> Outcome {
         let invocation = case.runtime(&["exec", "--cwd", &cwd, &container.id, "/probe", "--list", "."]);
         no_canary(&invocation.inheriting(&host, number..=number)?.go()?, number)?;
     }
+    container.end()
+}
+
+fn a_missing_cwd_by_an_inherited_fd_is_not_made(case: &Case) -> Outcome {
+    let host = host(case)?;
+    for (number, readonly) in (3..=20).flat_map(|number| [(number, true), (number, false)]) {
+        let bundle = case.bundle()?.with("/process/cwd", json!(format!("/proc/self/fd/{number}/made/deep")));
+        let bundle = bundle.with("/root/readonly", json!(readonly)).probe(&["--quiet"]);
+        bundle.write()?;
+        case.runtime(&bundle.run_arguments()).inheriting(&host, number..=number)?.go()?;
+        untouched(&host).map_err(|stop| within(stop, &format!("fd {number}, readonly {readonly}")))?;
+    }
+    Ok(())
+}
+
+fn passwd_by_an_inherited_fd_is_not_read(case: &Case) -> Outcome {
+    let host = host(case)?;
+    fs::write(host.join("canary"), "root:x:0:0:root:/of-the-host:/bin/sh\n")?;
+    for number in 3..=20 {
+        let bundle = case.bundle()?.probe(&[]);
+        fs::remove_file(bundle.rootfs().join("etc/passwd"))?;
+        symlink(format!("/proc/self/fd/{number}/canary"), bundle.rootfs().join("etc/passwd"))?;
+        bundle.write()?;
+        let output = case.runtime(&bundle.run_arguments()).inheriting(&host, number..=number)?.go()?;
+        ensure!(!output.stdout.contains("of-the-host"), "fd {number} led to the host: {output}");
+    }
+    Ok(())
+}
+
+fn mounts_on_the_hosts_sys_stay_in_the_container(case: &Case) -> Outcome {
+    // In a user namespace that does not own its network a sysfs can only be the host's. systemd makes all of / shared.
+    let mut bundle =
+        case.bundle()?.with("/mounts/-", json!({"destination": "/sys", "type": "sysfs", "source": "sysfs"}));
+    bundle = bundle.with("/linux/maskedPaths", json!(["/sys/firmware"]));
+    bundle = bundle.with("/linux/readonlyPaths", json!(["/sys/kernel"])).probe(&["--quiet"]);
+    let namespaces = bundle.config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut);
+    if let Some(namespaces) = namespaces {
+        namespaces.retain(|namespace| namespace.get("type") != Some(&json!("network")));
+    }
+    enter_user_namespace(&mut bundle)?;
+    bundle.write()?;
+    let script = r#"
+        mount --make-rshared /
+        cat /proc/self/mountinfo >before
+        "$@"; status=$?
+        cat /proc/self/mountinfo >after
+        diff before after >&2 && exit $status"#;
+    let unshare = case.program(Path::new("/usr/bin/unshare"));
+    let unshare = unshare.args(&["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+    let runtime = unshare.args(&[&case.machine.runtime]).args(&["--root"]).args(&[case.root()]);
+    runtime.args(&bundle.run_arguments()).go()?.succeeds().map(drop)
+}
+
+fn the_hosts_mount_namespace_is_not_joined(case: &Case) -> Outcome {
+    if !case.machine.is_corten() {
+        return skip("others change the root of every process in it");
+    }
+    for path in ["/proc/self/ns/mnt", "/proc/1/ns/mnt"] {
+        let mut bundle = case.bundle()?.probe(&["--quiet"]);
+        for namespace in
+            bundle.config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut).into_iter().flatten()
+        {
+            if namespace.get("type") == Some(&json!("mount")) {
+                *namespace = json!({"type": "mount", "path": path});
+            }
+        }
+        bundle.write()?;
+        let script = r#"mount -t proc proc /proc && "$@""#;
+        let unshare = case.program(Path::new("/usr/bin/unshare"));
+        let unshare =
+            unshare.args(&["--mount", "--propagation", "private", "--pid", "--fork", "sh", "-c", script, "sh"]);
+        let runtime = unshare.args(&[&case.machine.runtime]).args(&["--root"]).args(&[case.root()]);
+        runtime.args(&bundle.run_arguments()).go()?.fails(1, "is the host's own mount namespace")?;
+    }
+    Ok(())
+}
+
+fn ignored_ends_of_children_of_the_caller_are_noticed(case: &Case) -> Outcome {
+    let ignoring = |invocation: crate::runtime::Invocation<'_>| {
+        let invocation = invocation.before_exec(|| {
+            use nix::sys::signal::{SigHandler, Signal, signal};
+            // SAFETY: SIG_IGN runs no code.
+            unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
+            Ok(())
+        });
+        invocation.timeout(Duration::from_secs(10)).go()
+    };
+    let mut bundle = case.bundle()?.probe(&["--exit", "7"]);
+    set(&mut bundle.config, "/hooks/prestart", json!([{"path": "/bin/true"}]));
+    bundle.write()?;
+    let output = ignoring(case.runtime(&bundle.run_arguments()))?;
+    output.ends_with(7)?;
+    let container = case.run_detached(&case.bundle()?.probe(&["--quiet", "--hold"]))?;
+    ignoring(case.runtime(&["exec", &container.id, "/probe", "--exit", "6"]))?.ends_with(6)?;
     container.end()
 }
 

@@ -178,7 +178,7 @@ pub fn make_cgroups(
                     return Err(error.hint(format!("and undoing it failed: {left}")));
                 }
                 if record.cgroups.unit.is_none()
-                    && caller.may_do_without_cgroup(&error)
+                    && caller.may_do_without_cgroup(&error, args.may_lack_cgroups)
                     && !plan.cgroup.resources.limit_anything()
                 {
                     log::debug(|| format!("container {} has no cgroup of its own: {error}", args.id));
@@ -464,6 +464,9 @@ impl<'a> Launch<'a> {
                     let handed =
                         hand_over_listener(self.record, self.child.as_ref(), number, &self.state(Status::Creating));
                     handed.map_err(|error| socket.last_words().map_or(error, in_init))?;
+                    if !self.caller.may_mount {
+                        let _ = socket.send(&Message::Taken);
+                    }
                 }
                 other => return Err(self.unexpected(other)),
             }
@@ -544,6 +547,10 @@ impl<'a> Launch<'a> {
 pub fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
     let existing = plan.namespaces.open()?;
     for namespace in &existing {
+        if namespace.kind == CloneFlags::CLONE_NEWNS && (namespace.is_own()? || namespace.is_of_first()?) {
+            return Err(Error::new(format!("{} is the host's own mount namespace", namespace.path.display()))
+                .hint("every process in there would get another root"));
+        }
         let names = plan.hostname.is_some() || plan.domainname.is_some();
         let devices = !plan.net_devices.is_empty();
         let changes = !plan.sysctls.is_empty()

@@ -196,7 +196,9 @@ struct Joined {
 impl Joined {
     fn new(record: &Record, init: InitProcess, init_pidfd: OwnedFd, caller: &Caller) -> Result<Joined> {
         let namespaces = record.namespaces();
-        let before = match caller.may_mount {
+        // Where the container has no user namespace of its own, whoever may trace in there may trace a process that comes from
+        // outside, too. So nothing is born in its PID namespace that still has the host open (rule R11).
+        let before = match caller.may_mount && namespaces.contains(CloneFlags::CLONE_NEWUSER) {
             true => namespaces & (CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID),
             false => CloneFlags::empty(),
         };
@@ -326,6 +328,9 @@ impl Exec<'_> {
                     let state = self.record.to_json(Status::Running, init);
                     let handed = create::hand_over_listener(self.record, self.child.as_ref(), number, &state);
                     handed.map_err(|error| socket.last_words().unwrap_or(error))?;
+                    if !self.caller.may_mount {
+                        let _ = socket.send(&Message::Taken);
+                    }
                 }
                 Some(Message::Error(error)) => return Err(error),
                 Some(other) => return Err(Error::new(format!("the process sent {other:?}"))),
@@ -402,6 +407,7 @@ impl Child<'_> {
             keep_groups: self.exec.record.keeps_groups(),
             groups_are_fixed,
             socket: &self.socket,
+            for_unprivileged: !self.exec.caller.may_mount,
         };
         let ready = confinement.apply(&[self.socket.as_fd()])?;
         nix::sys::prctl::set_pdeathsig(None).context(|| "prctl(PR_SET_PDEATHSIG, 0)")?;

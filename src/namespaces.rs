@@ -166,10 +166,21 @@ impl Namespaces {
 impl Existing {
     /// Whether it is the one that this process is in.
     pub fn is_own(&self) -> Result<bool> {
-        let own = own_path(self.kind);
-        let own = nix::sys::stat::stat(own.as_str()).context(|| format!("stat {own}"))?;
+        self.is_at(&own_path(self.kind))
+    }
+
+    /// Whether it is the one that the first process is in. Who may not look there has no right to join it, either.
+    pub fn is_of_first(&self) -> Result<bool> {
+        match self.is_at(&own_path(self.kind).replacen("self", "1", 1)) {
+            Err(error) if matches!(error.errno(), Some(nix::Error::EACCES | nix::Error::EPERM)) => Ok(false),
+            other => other,
+        }
+    }
+
+    fn is_at(&self, path: &str) -> Result<bool> {
+        let other = nix::sys::stat::stat(path).context(|| format!("stat {path}"))?;
         let this = nix::sys::stat::fstat(&self.fd).context(|| "fstat")?;
-        Ok((own.st_dev, own.st_ino) == (this.st_dev, this.st_ino))
+        Ok((other.st_dev, other.st_ino) == (this.st_dev, this.st_ino))
     }
 
     /// Whether it belongs to a user namespace.

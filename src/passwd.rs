@@ -1,8 +1,8 @@
 //! HOME from the container's /etc/passwd, which is a hostile file (rule R26).
 
 use crate::error::{Context, Result};
-use crate::files;
-use nix::fcntl::OFlag;
+use crate::rootfs::path::open_in_root;
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{SFlag, fstat};
 use std::ffi::CString;
 use std::fs::File;
@@ -27,10 +27,11 @@ pub fn with_home(env: &[CString], uid: u32) -> Result<Vec<CString>> {
     Ok(env)
 }
 
-/// Looks a user up by number: passwd(5). The root is the container's by now.
+/// Looks a user up by number: passwd(5). We are in the container's root by now; but the file may be a link to one of /proc
+/// that leads out of it.
 fn home_of(uid: u32) -> Option<Vec<u8>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-    let fd = files::open(Path::new("/etc/passwd"), flags).ok()?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let fd = open_in_root(AT_FDCWD, Path::new("/etc/passwd"), flags).ok()?;
     if fstat(&fd).ok()?.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
         return None;
     }
@@ -45,7 +46,8 @@ fn parse(bytes: &[u8], uid: u32) -> Option<Vec<u8>> {
         let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
         let (id, home) = (fields.get(2)?, fields.get(5)?);
         let same = std::str::from_utf8(id).ok()?.parse::<u32>().ok()? == uid;
-        (same && home.starts_with(b"/") && !home.contains(&0)).then(|| home.to_vec())
+        let is_path = home.starts_with(b"/") && home.len() < libc::PATH_MAX as usize && !home.contains(&0);
+        (same && is_path).then(|| home.to_vec())
     })
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::{Context, Error, Result, errno_text};
 use crate::plan::Process;
+use crate::rootfs::path::{self, Kind};
 use crate::scheduling::ContainerAttributes;
 use crate::seccomp::Filter;
 use crate::signals::Inherited;
@@ -9,11 +10,13 @@ use crate::sync::{Message, Socket};
 use crate::terminal::Terminal;
 use crate::{passwd, sys};
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{Mode, SFlag, stat, umask};
 use nix::unistd::AccessFlags;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// What a process is made into.
 pub struct Confinement<'a> {
@@ -35,6 +38,8 @@ pub struct Confinement<'a> {
     pub groups_are_fixed: bool,
     /// Who is told of a seccomp listener before it is made.
     pub socket: &'a Socket,
+    /// Whether that one has no privileges, and so can take the listener only from a process that is dumpable.
+    pub for_unprivileged: bool,
 }
 
 /// A program that is ready to be executed.
@@ -98,10 +103,19 @@ impl Confinement<'_> {
 
     fn load(&self, filter: &Filter) -> Result<()> {
         if filter.notifies() {
+            if self.for_unprivileged {
+                nix::sys::prctl::set_dumpable(true).context(|| "prctl(PR_SET_DUMPABLE, 1)")?;
+            }
             let number = sys::next_descriptor().context(|| "fcntl(F_DUPFD)")?;
             self.socket.send(&Message::Notify(number))?;
         }
-        filter.load()
+        filter.load()?;
+        if filter.notifies() && self.for_unprivileged {
+            // Whatever this asks of the agent, he gets what he needs for an answer while we wait.
+            self.socket.expect(&Message::Taken)?;
+            nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
+        }
+        Ok(())
     }
 
     /// Bounding set, groups, user. The permitted set survives the change of user so that `apply` can still choose.
@@ -217,18 +231,13 @@ fn check_cwd() -> Result<()> {
     }
 }
 
-/// Makes a working directory that is missing. The root is the container's by now, so a path is a path in it.
+/// Makes a working directory that is missing. We are in the container's root by now; but there may be links of /proc on the
+/// way that lead out of it.
 pub fn make_directories(cwd: &CStr) -> Result<()> {
-    let path = crate::rootfs::path::clean(std::path::Path::new(&*cwd.to_string_lossy()));
-    let mut so_far = std::path::PathBuf::new();
-    for component in path.components() {
-        so_far.push(component);
-        match nix::unistd::mkdir(&so_far, Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(Errno::EEXIST | Errno::EISDIR) => {}
-            Err(errno) => return Err(Error::from(errno).context(format!("make cwd {}: mkdir", so_far.display()))),
-        }
-    }
-    Ok(())
+    let cwd = Path::new(OsStr::from_bytes(cwd.to_bytes()));
+    path::open_or_make(AT_FDCWD, cwd, || Ok(Kind::Directory))
+        .map(drop)
+        .context(|| format!("make cwd {}", cwd.display()))
 }
 
 /// A session keyring of its own, in which the container sees no key of its caller.

@@ -107,6 +107,7 @@ fn create_args(args: &RestoreArgs) -> CreateArgs {
         no_new_keyring: false,
         no_subreaper: args.no_subreaper,
         preserve_fds: 0,
+        may_lack_cgroups: None,
     }
 }
 

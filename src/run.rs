@@ -92,10 +92,6 @@ fn wait_for_end(
         forwarded.remove(fault);
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&forwarded), None).context(|| "block the signals: sigprocmask")?;
-    // A child may have ended before SIGCHLD was blocked.
-    if let Some(status) = reap(pid)? {
-        return Ok(status);
-    }
     let signals = SignalFd::with_flags(&forwarded, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context(|| "receive signals: signalfd")?;
     loop {

@@ -10,10 +10,11 @@ use crate::sys::{self, tty};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::pty::Winsize;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
+use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{Uid, fchown};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -137,6 +138,8 @@ pub fn connect_to(path: &Path) -> Result<OwnedFd> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
         .context(|| "socket")
         .context(what)?;
+    // Who does not accept must not keep us for ever (rule R23).
+    setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(10)).context(|| "setsockopt(SO_SNDTIMEO)").context(what)?;
     let direct = UnixAddr::new(path);
     let connected = match (direct, path.parent(), path.file_name()) {
         (Ok(address), ..) => connect(fd.as_raw_fd(), &address),

@@ -520,5 +520,6 @@ mod tests {
             refused(&format!(r#"{{"unified": {{"{file}": "1"}}}}"#), "unified: ");
         }
         refused(r#"{"unified": {"cgroup.freeze": "1"}}"#, "unified/cgroup.freeze: ");
+        refused(r#"{"unified": {"cgroup.procs": "1"}}"#, "unified/cgroup.procs: ");
     }
 }

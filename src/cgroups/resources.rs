@@ -304,6 +304,9 @@ impl Resources {
             if file == "cgroup.freeze" && value.trim() != "0" {
                 return Err(self.error("unified/cgroup.freeze", "the container's init could never begin"));
             }
+            if ["cgroup.procs", "cgroup.threads", "cgroup.kill"].contains(&file.as_str()) {
+                return Err(self.error(&format!("unified/{file}"), "moves or ends processes, and is no limit"));
+            }
             files.push((file.clone(), value.clone()));
         }
         files.sort();

@@ -117,8 +117,8 @@ impl Mount {
             return Err(bad("/options", "tmpcopyup is for a tmpfs"));
         }
         let mount = Mount { index, destination, source, options, idmap };
-        let is_whole = matches!(mount.source, Source::Bind(_)) && mount.destination == Path::new("/proc");
-        let may_be_there = mount.is_type(c"proc") || mount.source == Source::Remount || is_whole;
+        let is_whole = matches!(mount.source, Source::Bind(_)) || mount.is_type(c"proc");
+        let may_be_there = mount.source == Source::Remount || is_whole && mount.destination == Path::new("/proc");
         if mount.destination.starts_with("/proc") && !may_be_there && !is_proc_file(&mount.destination) {
             return Err(bad("/destination", "nothing may be mounted on or below /proc but proc itself"));
         }

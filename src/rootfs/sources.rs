@@ -8,7 +8,7 @@ use super::devices::{self, Nodes};
 use super::mounts::{Mount, Source};
 use super::{Rootfs, masks};
 use crate::error::{Context, Error, Result};
-use crate::sys::{self, mount_flags};
+use crate::sys::{self, MountAttr, mount_flags};
 use crate::userns::{self, Mappings};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
@@ -94,10 +94,10 @@ impl Sources {
             opened.null = Some(masks::open_null()?);
         }
         if restrictions.shows_sys && rootfs.mounts.iter().any(|mount| mount.is_type(c"sysfs")) {
-            opened.sys = Some(clone_path(Path::new("/sys"), true).context(|| "open_tree(clone) /sys")?);
+            opened.sys = Some(show(Path::new("/sys"))?);
         }
         if let Some(path) = restrictions.shows_cgroup.filter(|_| rootfs.shows_cgroups()) {
-            opened.cgroup = Some(clone_path(path, true).context(|| format!("open_tree(clone) {}", path.display()))?);
+            opened.cgroup = Some(show(path)?);
         }
         Ok(opened)
     }
@@ -188,6 +188,16 @@ fn open_bind(mount: &Mount) -> Result<Opened> {
         }
         other => other.map(Opened::Mount).context(|| format!("open_tree(clone) {}", path.display())),
     }
+}
+
+/// A copy of what is there of one of the kernel's file systems. As a peer of the host's mounts it would carry to the host what
+/// the container mounts on it (rule R6).
+fn show(path: &Path) -> Result<OwnedFd> {
+    let copy = clone_path(path, true).context(|| format!("open_tree(clone) {}", path.display()))?;
+    let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+    sys::mount_setattr(copy.as_fd(), true, private)
+        .context(|| format!("mount_setattr(recursive, private) {}", path.display()))?;
+    Ok(copy)
 }
 
 /// A detached copy of what is mounted at a path of the host, as this process sees it now.
