@@ -3,6 +3,7 @@
 //! v1 and v2 differ in who does what when, so each has a file of its own with the same functions; the choice is made
 //! once, by [`Layout::detect`]. Nobody writes a pid to `cgroup.procs`: that waits for an RCU grace period, 15 ms on an
 //! idle machine. On v2 the child is born in its cgroup, on v1 it writes 0 to the `tasks` files that the parent opened.
+//! With `--systemd-cgroup` systemd makes the cgroups and puts the child there (`systemd.rs`).
 //!
 //! The crate cgroups-rs reads the mounts of v1 and drives the freezer; limits are written here, each with one write
 //! (`limits.rs` says which, `setting.rs` writes and reads).
@@ -13,11 +14,15 @@ pub mod oom;
 pub mod resources;
 pub mod setting;
 pub mod stats;
+pub mod systemd;
+mod units;
 mod v1;
 mod v2;
 
+use crate::caller::Caller;
 use crate::error::{Context, Error, Result};
 use crate::files;
+use crate::plan;
 use crate::rootfs::path::clean;
 use crate::sys;
 use nix::errno::Errno;
@@ -29,10 +34,12 @@ use oci_spec::runtime::LinuxResources;
 use resources::Resources;
 use serde::{Deserialize, Serialize};
 use setting::Setting;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
+use systemd::Unit;
 
 /// Where a single unified hierarchy is mounted; nobody puts it elsewhere.
 pub const UNIFIED: &str = "/sys/fs/cgroup";
@@ -40,25 +47,72 @@ pub const UNIFIED: &str = "/sys/fs/cgroup";
 /// Where the resources of a configuration are, as messages begin.
 const RESOURCES: &str = "config.json: /linux/resources";
 
+/// Who makes the cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manager {
+    /// We do, as directories.
+    Cgroupfs,
+    Systemd,
+    /// Nobody: the container stays in the caller's.
+    Disabled,
+}
+
 /// `linux.cgroupsPath` and `linux.resources`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// None: chosen by the runtime from the container's id.
     path: Option<PathBuf>,
     pub resources: Resources,
+    manager: Manager,
+    /// With systemd: the unit that the path stands for.
+    pub unit: Option<systemd::Config>,
 }
 
 impl Config {
     /// Checks path and resources.
     pub fn new(path: Option<&Path>, resources: Option<&LinuxResources>) -> Result<Config> {
         let path = path.filter(|path| !path.as_os_str().is_empty());
-        if path.is_some_and(|path| path.as_os_str().as_encoded_bytes().contains(&0)) {
-            return Err(Error::new("config.json: /linux/cgroupsPath: contains a NUL character"));
+        if let Some(path) = path {
+            plan::check_path(path, "/linux/cgroupsPath")?;
         }
         if path.is_some_and(|path| clean(path) == Path::new("/")) {
             return Err(Error::new("config.json: /linux/cgroupsPath: cannot be the root of the hierarchy"));
         }
-        Ok(Config { path: path.map(Path::to_path_buf), resources: Resources::new(resources, RESOURCES)? })
+        let resources = Resources::new(resources, RESOURCES)?;
+        Ok(Config { path: path.map(Path::to_path_buf), resources, manager: Manager::Cgroupfs, unit: None })
+    }
+
+    /// Leaves the cgroups to somebody else; the path and the annotations have to make sense to him.
+    pub fn leave_to(
+        &mut self,
+        manager: Manager,
+        id: &str,
+        annotations: &HashMap<String, String>,
+        caller: &Caller,
+    ) -> Result<()> {
+        self.manager = manager;
+        match manager {
+            Manager::Cgroupfs => {}
+            Manager::Disabled if self.resources.limit_anything() => {
+                return Err(Error::new(format!("{RESOURCES}: nobody imposes limits with --cgroup-manager disabled")));
+            }
+            Manager::Disabled => {}
+            Manager::Systemd => {
+                let user = caller.is_nested || !nix::unistd::geteuid().is_root();
+                self.unit = Some(systemd::Config::new(self.path.as_deref(), id, annotations, user)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is a scope of systemd's that the child is put into after the clone.
+    pub fn has_scope(&self) -> bool {
+        self.unit.as_ref().is_some_and(|config| !config.unit.is_slice())
+    }
+
+    /// Connects to whom the cgroups are left.
+    pub fn connect(&self) -> Result<Option<systemd::Manager>> {
+        self.unit.as_ref().map(|config| systemd::Manager::connect(&config.unit)).transpose()
     }
 }
 
@@ -71,8 +125,18 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// Looks at what is mounted.
-    pub fn detect() -> Result<Layout> {
+    /// Looks at what is mounted; without cgroups for the container it need not be anything.
+    pub fn detect(config: &Config) -> Result<Layout> {
+        match Layout::look() {
+            Err(_) if config.manager == Manager::Disabled => Ok(Layout::Legacy(Vec::new())),
+            Ok(Layout::Legacy(_)) if config.unit.as_ref().is_some_and(|config| config.unit.is_of_user()) => {
+                Err(Error::new("the user's systemd has no controllers of cgroup v1"))
+            }
+            layout => layout,
+        }
+    }
+
+    fn look() -> Result<Layout> {
         match statfs(UNIFIED) {
             Ok(root) if root.filesystem_type() == CGROUP2_SUPER_MAGIC => return Ok(Layout::Unified),
             // Hierarchies of v1 may be mounted anywhere.
@@ -111,6 +175,9 @@ pub struct Cgroups {
     /// Whether there is one hierarchy, of v2.
     pub unified: bool,
     pub directories: Vec<Directory>,
+    /// The unit of systemd's that makes and removes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
     /// v2: whether swap was limited together with memory, as v1 does it, so that a new limit of memory changes both.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub swap_with_memory: bool,
@@ -134,6 +201,12 @@ pub enum View {
     Legacy(Vec<Shown>),
 }
 
+/// What a hierarchy of v1 is called in the container's /sys/fs/cgroup, by the options of its super block (mountinfo).
+pub fn shown_name(super_options: &str) -> String {
+    let options: Vec<String> = super_options.split(',').map(str::to_string).collect();
+    v1::shown_name(&v1::controllers(&options))
+}
+
 /// One hierarchy in the container's /sys/fs/cgroup.
 pub struct Shown {
     /// `cpu,cpuacct`
@@ -144,26 +217,46 @@ pub struct Shown {
 
 impl Cgroups {
     /// Decides where the container's cgroups are and looks which of them exist; one that is in use is refused.
-    pub fn locate(layout: &Layout, config: &Config, id: &str) -> Result<Cgroups> {
+    pub fn locate(
+        layout: &Layout,
+        config: &Config,
+        id: &str,
+        systemd: Option<&mut systemd::Manager>,
+    ) -> Result<Cgroups> {
+        let unit = config.unit.as_ref().map(|config| config.unit.clone());
+        let of_unit = systemd.zip(unit.as_ref()).map(|(manager, unit)| manager.path(unit)).transpose()?;
+        let given = of_unit.as_deref().or(config.path.as_deref());
         let (unified, paths) = match layout {
-            Layout::Unified => (true, vec![("unified".to_string(), v2::path(config.path.as_deref(), id)?)]),
-            Layout::Legacy(hierarchies) => (false, v1::paths(hierarchies, config.path.as_deref(), id)?),
+            Layout::Unified => (true, vec![("unified".to_string(), v2::path(given, id)?)]),
+            Layout::Legacy(hierarchies) => (false, v1::paths(hierarchies, given, id)?),
         };
+        let paths = if config.manager == Manager::Disabled { Vec::new() } else { paths };
         let mut directories = Vec::with_capacity(paths.len());
         for (hierarchy, (mount, below)) in paths {
-            let (path, made_from) = (mount.join(&below), first_missing(&mount, &below)?);
+            let (path, mut made_from) = (mount.join(&below), first_missing(&mount, &below)?);
             if made_from.is_none() {
                 refuse_if_used(&path)?;
+            }
+            if unit.is_some() && units::manages(&hierarchy) {
+                // The slices above are systemd's.
+                made_from = Some(path.clone());
             }
             directories.push(Directory { hierarchy, path, made_from });
         }
         let swap_with_memory = unified && config.resources.memory.swap.is_some_and(|swap| swap > 0);
-        Ok(Cgroups { unified, directories, swap_with_memory })
+        Ok(Cgroups { unified, directories, unit, swap_with_memory })
     }
 
-    /// Makes the directories; on v2 also applies the limits, for the child will be born in them.
-    pub fn make(&mut self, resources: &Resources) -> Result<Entrance> {
-        if self.unified { v2::make(self, resources) } else { v1::make(self, resources) }
+    /// Makes the directories; on v2 also applies the limits, for the child will be born in them. A scope of systemd's comes
+    /// after the clone.
+    pub fn make(&mut self, config: &Config, systemd: Option<&mut systemd::Manager>) -> Result<Entrance> {
+        if let (Some(unit), Some(manager)) = (self.unit.clone(), systemd) {
+            return systemd::make(self, &unit, config, manager);
+        }
+        if self.directories.is_empty() {
+            return Ok(Entrance { into: None, tasks: Vec::new(), later: Vec::new() });
+        }
+        if self.unified { v2::make(self, &config.resources) } else { v1::make(self, &config.resources) }
     }
 
     /// What can only be applied beside or after the clone: the limits that [`Cgroups::make`] left, and device rules.
@@ -186,7 +279,12 @@ impl Cgroups {
                 before.extend(setting.previous(open_directory(directory)?.as_fd())?);
             }
         }
-        let Err(error) = self.write_all(&settings) else {
+        let written = self.write_all(&settings).and_then(|()| match &self.unit {
+            // systemd writes what it is told, too, and rounds: so ours comes last.
+            Some(unit) => systemd::update(self, unit, &settings).and_then(|()| self.write_all(&settings)),
+            None => Ok(()),
+        });
+        let Err(error) = written else {
             return Ok(());
         };
         let mut restored = before.chunk_by(|a, b| a.controller() == b.controller()).map(|settings| {
@@ -217,6 +315,11 @@ impl Cgroups {
     /// The directory with the files of a controller; on v2 there is only one.
     fn directory(&self, controller: &str) -> Option<&Directory> {
         self.directories.iter().find(|directory| self.unified || directory.has(controller))
+    }
+
+    /// The directory of the freezer.
+    pub fn freezer(&self) -> Option<&Path> {
+        self.directory("freezer").map(|directory| directory.path.as_path())
     }
 
     /// Gives the container's cgroup to a user of the host, on v2; v1 knows no safe way to (config-linux.md: cgroup
@@ -356,10 +459,10 @@ impl Cgroups {
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut pause = Duration::from_micros(200);
         while self.directories.iter().any(|directory| directory.made_from.is_some()) && !self.processes()?.is_empty() {
-            if self.unified {
-                v2::kill(self)?
-            } else {
-                v1::kill(self)?
+            match if self.unified { v2::kill(self) } else { v1::kill(self) } {
+                // systemd removes a cgroup as soon as it is empty.
+                Err(error) if error.errno() == Some(Errno::ENOENT) && self.unit.is_some() => {}
+                killed => killed?,
             }
             if Instant::now() > deadline {
                 return Err(Error::new("processes of the container are still there 10 s after SIGKILL"));
@@ -370,9 +473,28 @@ impl Cgroups {
         Ok(())
     }
 
+    /// The cgroups that are this container's. Until its init is known a unit of that name may be somebody else's.
+    pub fn own(&self, id: &str, has_init: bool) -> Result<Cow<'_, Cgroups>> {
+        match self.unit.as_ref().filter(|_| !has_init) {
+            Some(unit) => systemd::own(self, unit, id),
+            None => Ok(Cow::Borrowed(self)),
+        }
+    }
+
+    /// Lets systemd move a process here, for somebody who may not be born here (`exec`).
+    pub fn attach(&self, whole: &Cgroups, pid: Pid) -> Result<()> {
+        let (Some(unit), Some(own), Some(top)) = (&self.unit, self.directories.first(), whole.directories.first())
+        else {
+            return Ok(());
+        };
+        systemd::attach(unit, own.path.strip_prefix(&top.path).unwrap_or(Path::new("")), pid)
+    }
+
     /// Removes what was made for this container, sub-cgroups of the payload included; reports what stays.
     pub fn remove(&self) -> Result<()> {
-        let mut first_error = None;
+        // Where systemd is no more, what it had made may be gone, too.
+        let is_there = self.directories.iter().any(|directory| directory.path.exists());
+        let mut first_error = self.unit.as_ref().and_then(|unit| systemd::stop(unit).err()).filter(|_| is_there);
         for directory in &self.directories {
             let Some(top) = &directory.made_from else { continue };
             let removed = remove_tree(&directory.path, 0)
@@ -502,9 +624,13 @@ fn rmdir(path: &Path) -> nix::Result<()> {
 }
 
 /// Makes the directories of a path that are missing.
-fn make_directory(directory: &mut Directory) -> Result<()> {
+fn make_directory(directory: &mut Directory, of_unit: bool) -> Result<()> {
     let path = directory.path.clone();
     let what = || format!("make cgroup {}", path.display());
+    if of_unit && units::manages(&directory.hierarchy) {
+        // systemd may have been here already, and does not mind if it has not.
+        return std::fs::create_dir_all(&path).context(|| "mkdir").context(what);
+    }
     if let Some(top) = &directory.made_from {
         let mut missing: Vec<&Path> = path.ancestors().take_while(|path| path.starts_with(top)).collect();
         missing.reverse();

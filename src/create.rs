@@ -1,7 +1,9 @@
 //! `create`: from a bundle to a container that waits for `start`. `run` uses the same story.
 
 use crate::caller::Caller;
-use crate::cgroups::{Cgroups, Entrance, Layout};
+use crate::cgroups::setting::Setting;
+use crate::cgroups::systemd;
+use crate::cgroups::{Cgroups, Entrance, Layout, Manager};
 use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
 use crate::init::{self, Init};
@@ -25,7 +27,7 @@ use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// What becomes of a container once its init is ready.
@@ -56,8 +58,8 @@ pub struct Launched {
 }
 
 /// `corten create`
-pub fn create(root: &Path, args: &CreateArgs) -> Result<()> {
-    let mut launched = launch(root, args, Mode::Create)?;
+pub fn create(root: &Path, manager: Manager, args: &CreateArgs) -> Result<()> {
+    let mut launched = launch(root, manager, args, Mode::Create)?;
     finish(&launched).map_err(|error| launched.undo(error, args.pid_file.as_deref()))
 }
 
@@ -70,13 +72,14 @@ fn finish(launched: &Launched) -> Result<()> {
 /// Everything up to an init that is ready to execute the program.
 ///
 /// On an error the host is as it was before.
-pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
+pub fn launch(root: &Path, manager: Manager, args: &CreateArgs, mode: Mode) -> Result<Launched> {
     let activation = Activation::of_service();
     let passed = activation.count.saturating_add(args.preserve_fds);
     check_preserved(passed)?;
     let caller = Caller::look()?;
     let mut plan = plan::load(&args.bundle, args.config.as_deref())?;
     plan.suit(&caller)?;
+    plan.cgroup.leave_to(manager, &args.id, &plan.annotations, &caller)?;
     plan.add_variables(&activation.variables())?;
     let terminal = plan.process.as_ref().is_some_and(|process| process.terminal);
     let way = Way::open(terminal, mode != Mode::Foreground, args.console_socket.as_deref())?;
@@ -86,7 +89,8 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
     let (console, theirs) = way.map_or((None, None), |way| (way.ours, Some(way.theirs)));
     let existing = open_namespaces(&plan)?;
     let root = Root::make(root)?;
-    let layout = Layout::detect()?;
+    let layout = Layout::detect(&plan.cgroup)?;
+    let mut systemd = plan.cgroup.connect()?;
 
     // Here the id becomes ours, and from here on everything is undone on an error.
     let container = Container::make(root, &args.id)?;
@@ -94,7 +98,8 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
         Ok(notify) => notify,
         Err(error) => return Err(remove_state(&container, error)),
     };
-    let (mut record, entrance) = match make_cgroups(&layout, &plan, &container, args, &caller) {
+    let made = make_cgroups(&layout, &plan, &container, args, &caller, systemd.as_mut(), false);
+    let (mut record, entrance) = match made {
         Ok(made) => made,
         Err(error) => return Err(remove_state(&container, error)),
     };
@@ -110,13 +115,16 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
         mode,
         container: &container,
         record: &record,
+        systemd: systemd.filter(|_| plan.cgroup.has_scope()),
+        later: entrance.later,
+        cgroup: entrance.into,
         passed,
         child: None,
         network: None,
         outputs: hooks::Outputs::default(),
         hooks: false,
     };
-    match launch.run(entrance, theirs, existing) {
+    match launch.run(entrance.tasks, theirs, existing) {
         Ok(socket) => {
             let Some((pid, pidfd)) = launch.child else {
                 return Err(Error::new("no process was made"));
@@ -133,7 +141,7 @@ pub fn launch(root: &Path, args: &CreateArgs, mode: Mode) -> Result<Launched> {
 }
 
 /// Under a service manager that wants to hear of readiness the container gets a socket for it.
-fn add_notify_socket(plan: &mut Plan, container: &Container, mode: Mode) -> Result<Option<Proxy>> {
+pub fn add_notify_socket(plan: &mut Plan, container: &Container, mode: Mode) -> Result<Option<Proxy>> {
     if notify_socket::of_service().is_none() || !plan.rootfs.pivot {
         return Ok(None);
     }
@@ -147,25 +155,32 @@ fn add_notify_socket(plan: &mut Plan, container: &Container, mode: Mode) -> Resu
 
 /// Decides on cgroups and resctrl groups, writes that down, and only then makes the cgroups (rule R18). Another corten that
 /// removes a parent which has become empty may come in between: then it is decided anew.
-fn make_cgroups(
+pub fn make_cgroups(
     layout: &Layout,
     plan: &Plan,
     container: &Container,
     args: &CreateArgs,
     caller: &Caller,
+    mut systemd: Option<&mut systemd::Manager>,
+    restored: bool,
 ) -> Result<(Record, Entrance)> {
     let rdt = plan.rdt.as_ref().map(|config| config.locate(&args.id)).transpose()?;
     let mut tries = 0;
     loop {
-        let mut record = Record::new(args, caller, plan, Cgroups::locate(layout, &plan.cgroup, &args.id)?, rdt.clone());
+        let cgroups = Cgroups::locate(layout, &plan.cgroup, &args.id, systemd.as_deref_mut())?;
+        let mut record = Record::new(args, caller, plan, cgroups, rdt.clone());
+        record.restored = restored;
         container.write_record(&record)?;
-        match record.cgroups.make(&plan.cgroup.resources) {
+        match record.cgroups.make(&plan.cgroup, systemd.as_deref_mut()) {
             Ok(entrance) => return Ok((record, entrance)),
             Err(error) => {
-                if let Err(left) = record.cgroups.remove() {
+                if let Err(left) = record.cgroups.own(&args.id, false).and_then(|cgroups| cgroups.remove()) {
                     return Err(error.hint(format!("and undoing it failed: {left}")));
                 }
-                if caller.may_do_without_cgroup(&error) && !plan.cgroup.resources.limit_anything() {
+                if record.cgroups.unit.is_none()
+                    && caller.may_do_without_cgroup(&error, args.may_lack_cgroups)
+                    && !plan.cgroup.resources.limit_anything()
+                {
                     log::debug(|| format!("container {} has no cgroup of its own: {error}", args.id));
                     record.cgroups.directories.clear();
                     container.write_record(&record)?;
@@ -187,6 +202,12 @@ struct Launch<'a> {
     mode: Mode,
     container: &'a Container,
     record: &'a Record,
+    /// As long as the child is not in its scope.
+    systemd: Option<systemd::Manager>,
+    /// The limits that are written beside or after the clone.
+    later: Vec<Setting>,
+    /// v2: the container's cgroup.
+    cgroup: Option<OwnedFd>,
     /// How many descriptors from 3 on are for the container.
     passed: u32,
     /// Once there is one; what it is needed for on an error.
@@ -200,23 +221,23 @@ struct Launch<'a> {
 }
 
 impl<'a> Launch<'a> {
-    fn run(&mut self, entrance: Entrance, console: Option<Destination>, existing: Vec<Existing>) -> Result<Socket> {
+    fn run(&mut self, tasks: Vec<OwnedFd>, console: Option<Destination>, existing: Vec<Existing>) -> Result<Socket> {
         let (plan, cgroups) = (self.plan, &self.record.cgroups);
-        let cgroup = entrance.into;
         let pidfd_socket = self.args.pidfd_socket.as_deref().map(connect_to).transpose()?;
         let (socket, child_socket) = sync::pair()?;
         let nofile = nofile::raise(plan.rootfs.descriptors() + u64::from(self.passed))?;
-        let mut init = self.prepare(child_socket, console, entrance.tasks, existing)?;
+        let mut init = self.prepare(child_socket, console, tasks, existing)?;
         init.nofile = nofile;
         if self.caller.may_mount {
             // A process that is about to be visible in a container must not be open to its tracers (rule R11). Without
             // privileges the kernel would then not let us map its ids, and it comes after that.
             nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
         }
-        let (pid, pidfd) = match self.clone(&init.existing, cgroup.as_ref().map(AsFd::as_fd))? {
+        let (pid, pidfd) = match self.clone(&init.existing)? {
             Cloned::Child => {
                 // Our copy of the parent's end would keep its EOF from us.
                 sys::close_inherited(socket.as_fd());
+                self.systemd.iter().for_each(systemd::Manager::close_inherited);
                 init::run(&init)
             }
             Cloned::Parent(pid, pidfd) => (pid, pidfd),
@@ -232,6 +253,8 @@ impl<'a> Launch<'a> {
             limit.give_back()?;
         }
         self.settle(&socket)?;
+        self.enter_scope(&socket)?;
+        let cgroup = self.cgroup.as_ref().map(AsFd::as_fd);
 
         // Beside the child, which is building its root file system.
         if let Some(filter) = &filter {
@@ -243,11 +266,11 @@ impl<'a> Launch<'a> {
             set_oom_score_adj(&pid.to_string(), score).map_err(|error| socket.last_words().map_or(error, in_init))?;
         }
         if let Some(uid) = cgroup_owner {
-            cgroups.delegate(cgroup.as_ref().map(AsFd::as_fd), uid)?;
+            cgroups.delegate(cgroup, uid)?;
         }
         let limited = match cgroups.directories.is_empty() {
             true => Ok(()),
-            false => cgroups.limit(&entrance.later, &plan.cgroup.resources, cgroup.as_ref().map(AsFd::as_fd)),
+            false => cgroups.limit(&self.later, &plan.cgroup.resources, cgroup),
         };
         if let Some((pid, _)) = &self.child {
             scheduling::free_affinity(*pid);
@@ -348,8 +371,9 @@ impl<'a> Launch<'a> {
     }
 
     /// Makes the child, in namespaces that belong to its user namespace, if it gets a new one.
-    fn clone(&self, existing: &[Existing], cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
+    fn clone(&self, existing: &[Existing]) -> Result<Cloned> {
         let namespaces = &self.plan.namespaces;
+        let cgroup = self.cgroup.as_ref().map(AsFd::as_fd);
         let flags = match namespaces.joins(CloneFlags::CLONE_NEWUSER) || namespaces.unshares_user() {
             true => CloneFlags::empty(),
             false => namespaces.clone_flags(),
@@ -437,8 +461,12 @@ impl<'a> Launch<'a> {
                 }
                 Some(Message::Init(pid)) => self.adopt(Pid::from_raw(pid), socket)?,
                 Some(Message::Notify(number)) => {
-                    let handed = hand_over_listener(self.record, self.child.as_ref(), number, &self.state());
+                    let handed =
+                        hand_over_listener(self.record, self.child.as_ref(), number, &self.state(Status::Creating));
                     handed.map_err(|error| socket.last_words().map_or(error, in_init))?;
+                    if !self.caller.may_mount {
+                        let _ = socket.send(&Message::Taken);
+                    }
                 }
                 other => return Err(self.unexpected(other)),
             }
@@ -454,15 +482,15 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// The container's state as hooks and agents are told it.
-    fn state(&self) -> String {
-        self.record.to_json(Status::Creating, self.child.as_ref().map(|(pid, _)| *pid))
+    /// The container's state as agents and hooks are told it.
+    fn state(&self, status: Status) -> String {
+        self.record.to_json(status, self.child.as_ref().map(|(pid, _)| *pid))
     }
 
     #[allow(deprecated, reason = "prestart is deprecated in the specification, and engines still use it")]
     fn run_hooks(&mut self) -> Result<()> {
         self.hooks = true;
-        let state = self.state();
+        let state = self.state(Status::Created);
         let hooks = &self.plan.hooks;
         hooks::run("prestart", hooks.prestart().as_deref().unwrap_or_default(), &state, &self.outputs)?;
         hooks::run("createRuntime", hooks.create_runtime().as_deref().unwrap_or_default(), &state, &self.outputs)
@@ -471,8 +499,21 @@ impl<'a> Launch<'a> {
     /// The child has handed over to another one: that is init now.
     fn adopt(&mut self, pid: Pid, socket: &Socket) -> Result<()> {
         adopt(&mut self.child, pid)?;
+        self.enter_scope(socket)?;
         self.register(pid)?;
         let _ = socket.send(&Message::Adopted);
+        Ok(())
+    }
+
+    /// Gives the child to systemd, if it is to be in a scope and is not yet; before it is registered, for a container with
+    /// an init has a unit of its own.
+    fn enter_scope(&mut self, socket: &Socket) -> Result<()> {
+        let (Some(mut systemd), Some((pid, _))) = (self.systemd.take(), &self.child) else {
+            return Ok(());
+        };
+        let made = systemd::adopt(&self.record.cgroups, &self.plan.cgroup, &mut systemd, &self.later, *pid)
+            .map_err(|error| socket.last_words().map_or(error, in_init))?;
+        self.cgroup = made.or(self.cgroup.take());
         Ok(())
     }
 
@@ -503,7 +544,7 @@ impl<'a> Launch<'a> {
 }
 
 /// Opens the namespaces to join. What the configuration changes in one must not be the runtime's own (rule R28).
-fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
+pub fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
     let existing = plan.namespaces.open()?;
     for namespace in &existing {
         if namespace.kind == CloneFlags::CLONE_NEWNS && (namespace.is_own()? || namespace.is_of_first()?) {
@@ -557,7 +598,7 @@ pub fn in_init(error: Error) -> Error {
 
 /// The state as before: network devices where they were, no process, no cgroup, no directory, no pid file. What cannot be
 /// undone is named (rule R24).
-fn undo(
+pub fn undo(
     container: &Container,
     record: &Record,
     child: Option<&(Pid, OwnedFd)>,
@@ -594,7 +635,8 @@ pub fn end(pid: Pid, pidfd: &OwnedFd) {
     let _ = nix::sys::wait::waitpid(pid, None);
 }
 
-fn remove_state(container: &Container, error: Error) -> Error {
+/// Lets go of an id before anything else was made.
+pub fn remove_state(container: &Container, error: Error) -> Error {
     match container.remove() {
         Ok(()) => error,
         Err(left) => error.hint(format!("and undoing it failed: {left}")),

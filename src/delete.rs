@@ -70,9 +70,15 @@ fn kill_init(container: &Container, record: Option<&Record>) -> Result<()> {
         Ok(()) | Err(nix::Error::ESRCH) => {}
         Err(errno) => return Err(Error::from(errno).context("pidfd_send_signal").context(what())),
     }
-    if let Some(record) = record.filter(|record| record.cgroups.is_frozen()) {
-        // On v1 a frozen process does not even die.
-        record.cgroups.thaw().context(what)?;
+    if let Some(record) = record {
+        if record.cgroups.is_frozen() {
+            // On v1 a frozen process does not even die.
+            record.cgroups.thaw().context(what)?;
+        }
+        if record.restored {
+            // Nor does one that CRIU holds.
+            record.cgroups.kill().context(what)?;
+        }
     }
     let mut wanted = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     match poll(&mut wanted, PollTimeout::from(10_000u16)).context(|| "poll").context(what)? {
@@ -84,11 +90,14 @@ fn kill_init(container: &Container, record: Option<&Record>) -> Result<()> {
 /// Removes cgroups, resctrl groups and state. Processes in the cgroups are killed only if init ever entered them, for
 /// before there can be none of ours, and if they did not end with init.
 pub fn remove_all(container: &Container, record: &Record, entered: bool) -> Result<()> {
-    if entered && !record.ends_with_init {
-        record.cgroups.kill()?;
+    // Only a unit can be somebody else's.
+    let has_init = record.cgroups.unit.is_none() || container.read_init()?.is_some();
+    let cgroups = record.cgroups.own(&record.id, has_init)?;
+    if entered && !record.ends_with_init || record.restored {
+        cgroups.kill()?;
     }
     // The state goes last: as long as something is left, it tells what.
-    record.cgroups.remove()?;
+    cgroups.remove()?;
     if let Some(group) = &record.rdt {
         group.remove()?;
     }

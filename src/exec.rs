@@ -243,14 +243,15 @@ impl Exec<'_> {
         let pidfd_socket = args.pidfd_socket.as_deref().map(connect_to).transpose()?;
         let filter = self.container.read_filter()?;
         let keyring = create::keyring_name(&record.id, !record.keyring)?;
-        let entrance = record.cgroups.below(&args.cgroup)?.enter()?;
+        let cgroups = record.cgroups.below(&args.cgroup)?;
+        let entrance = cgroups.enter()?;
         let (socket, child_socket) = sync::pair()?;
         let notifies = filter.as_ref().is_some_and(Filter::notifies);
         let wait = args.pid_file.is_some()
             || args.pidfd_socket.is_some()
             || self.process.oom_score_adj.is_some()
             || record.rdt.is_some();
-        let child = Child {
+        let mut child = Child {
             exec: self,
             joined,
             socket: child_socket,
@@ -259,6 +260,7 @@ impl Exec<'_> {
             filter,
             keyring,
             wait: wait || notifies,
+            waits_for_cgroup: false,
         };
         self.process.attributes.set_initial_affinity()?;
         if self.caller.may_mount {
@@ -266,19 +268,29 @@ impl Exec<'_> {
         }
         child.joined.enter()?;
         let cgroup = entrance.into.as_ref().map(AsFd::as_fd);
-        let cloned = sys::clone(CloneFlags::empty(), cgroup).context(|| "make the process: clone3");
+        let mut cloned = sys::clone(CloneFlags::empty(), cgroup);
+        if matches!(cloned, Err(Errno::EACCES)) && cgroups.unit.is_some() {
+            // From where we are a user may not move to his units by himself; his systemd may have it done.
+            child.waits_for_cgroup = true;
+            cloned = sys::clone(CloneFlags::empty(), None);
+        }
+        let cloned = cloned.context(|| "make the process: clone3");
         if let Ok(Cloned::Child) = cloned {
             // Our copy of the parent's end would keep its EOF from us.
             sys::close_inherited(socket.as_fd());
             child.run()
         }
         let left = child.joined.visit.leave();
-        let waits = child.wait;
+        let (waits, waits_for_cgroup) = (child.wait, child.waits_for_cgroup);
         drop(child);
         if let Cloned::Parent(pid, pidfd) = cloned? {
             self.child = Some((pid, pidfd));
         }
         left?;
+        if let (Some((pid, _)), true) = (&self.child, waits_for_cgroup) {
+            cgroups.attach(&record.cgroups, *pid)?;
+            let _ = socket.send(&Message::Go);
+        }
         self.converse(&socket)?;
         let Some((pid, pidfd)) = &self.child else { return Ok(()) };
         if let Some(score) = self.process.oom_score_adj.filter(|_| self.caller.may_mount) {
@@ -317,6 +329,9 @@ impl Exec<'_> {
                     let state = self.record.to_json(Status::Running, init);
                     let handed = create::hand_over_listener(self.record, self.child.as_ref(), number, &state);
                     handed.map_err(|error| socket.last_words().unwrap_or(error))?;
+                    if !self.caller.may_mount {
+                        let _ = socket.send(&Message::Taken);
+                    }
                 }
                 Some(Message::Error(error)) => return Err(error),
                 Some(other) => return Err(Error::new(format!("the process sent {other:?}"))),
@@ -337,6 +352,8 @@ struct Child<'a> {
     keyring: Option<CString>,
     /// Whether the parent has something to do between READY and execve.
     wait: bool,
+    /// Whether it is put into the container's cgroup by somebody else, which comes before everything.
+    waits_for_cgroup: bool,
 }
 
 impl Child<'_> {
@@ -364,6 +381,9 @@ impl Child<'_> {
             create::set_oom_score_adj("self", score)?;
         }
         cgroups::join(&self.tasks)?;
+        if self.waits_for_cgroup {
+            self.socket.expect(&Message::Go)?;
+        }
         self.exec.process.attributes.set_final_affinity()?;
         let groups_are_fixed = self.join()?;
         if let Some(root) = &self.joined.root {
@@ -388,6 +408,7 @@ impl Child<'_> {
             keep_groups: self.exec.record.keeps_groups(),
             groups_are_fixed,
             socket: &self.socket,
+            for_unprivileged: !self.exec.caller.may_mount,
         };
         let ready = confinement.apply(&[self.socket.as_fd()])?;
         nix::sys::prctl::set_pdeathsig(None).context(|| "prctl(PR_SET_PDEATHSIG, 0)")?;

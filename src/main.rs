@@ -7,10 +7,13 @@
 mod caller;
 mod capabilities;
 mod cgroups;
+mod checkpoint;
 mod cli;
 mod completion;
 mod console;
 mod create;
+mod criu;
+mod dbus;
 mod delete;
 mod error;
 mod events;
@@ -36,6 +39,7 @@ mod process;
 mod procfs;
 mod ps;
 mod rdt;
+mod restore;
 mod rootfs;
 mod run;
 mod scheduling;
@@ -52,6 +56,7 @@ mod terminal;
 mod update;
 mod userns;
 
+use cgroups::Manager;
 use cli::{Arguments, Command, Global, Parsed, Wrong};
 use error::{Context, Error, Result};
 use std::ffi::OsString;
@@ -98,7 +103,7 @@ fn execute(arguments: Arguments, protected: Result<()>) -> i32 {
     if arguments.global.version {
         return print(&version());
     }
-    let Some(command) = arguments.command else {
+    let Some(mut command) = arguments.command else {
         return print(&cli::help());
     };
     let (prefix, failure) = match command {
@@ -111,7 +116,8 @@ fn execute(arguments: Arguments, protected: Result<()>) -> i32 {
         log::fatal(&error.to_string(), error.errno());
         return 1;
     }
-    match protected.and_then(|()| dispatch(&root(&arguments.global), &arguments.global, command)) {
+    let decided = protected.and_then(|()| decide_on_cgroups(&arguments.global, &mut command));
+    match decided.and_then(|()| dispatch(&root(&arguments.global), &arguments.global, command)) {
         Ok(status) => status,
         Err(error) => {
             log::fatal(&format!("{prefix}{error}"), error.errno());
@@ -129,29 +135,55 @@ fn open_log(global: &Global) -> Result<()> {
         (Some(level), false) => log::Level::parse(level)?,
         (None, false) => log::Level::Warning,
     };
-    if let Some(other) = global.cgroup_manager.as_deref().filter(|manager| *manager != "cgroupfs") {
-        return Err(Error::new(format!("--cgroup-manager {other}: not supported by this version")));
-    }
     files::ensure_stdio()?;
     // What the caller left open is not for hooks, nor for the container, unless he says so at the end (rule R8).
     sys::close_on_exec_from(3).context(|| "close_range(CLOEXEC)")?;
     log::open(global.log.as_deref(), format, level)
 }
 
+/// Who makes the cgroups: of the two flags the one that can say more, for callers add it to the other.
+fn manager(global: &Global) -> Result<Manager> {
+    match global.cgroup_manager.as_deref() {
+        None if global.systemd_cgroup => Ok(Manager::Systemd),
+        None | Some("cgroupfs") => Ok(Manager::Cgroupfs),
+        Some("systemd") => Ok(Manager::Systemd),
+        Some("disabled") => Ok(Manager::Disabled),
+        Some(other) => Err(Error::new(format!("--cgroup-manager {other}: is none of cgroupfs, systemd, disabled"))),
+    }
+}
+
+/// Tells the commands that make containers what `--rootless` says. No other command looks at its value.
+fn decide_on_cgroups(global: &Global, command: &mut Command) -> Result<()> {
+    match command {
+        Command::Create(args) => args.may_lack_cgroups = global.may_lack_cgroups()?,
+        Command::Run(args) => args.create.may_lack_cgroups = global.may_lack_cgroups()?,
+        _ => {}
+    }
+    Ok(())
+}
+
 /// The directory of the state.
 fn root(global: &Global) -> PathBuf {
-    match (&global.root, std::env::var_os("XDG_RUNTIME_DIR")) {
+    match (&global.root, std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty())) {
         (Some(root), _) => root.clone(),
-        (None, Some(directory)) if !nix::unistd::geteuid().is_root() => PathBuf::from(directory).join("corten"),
+        (None, Some(directory)) if has_runtime_directory() => PathBuf::from(directory).join("corten"),
         (None, _) => PathBuf::from("/run/corten"),
     }
 }
 
+/// Whether XDG_RUNTIME_DIR is where this user keeps state. The machine's root has one, too, when he logs in, but what he
+/// makes has to be found from elsewhere; root of a user namespace, as in `podman unshare`, is the user who made it.
+fn has_runtime_directory() -> bool {
+    !nix::unistd::geteuid().is_root()
+        || std::env::var_os("USER").is_none_or(|user| user != "root") && caller::Caller::is_in_userns().unwrap_or(false)
+}
+
 fn dispatch(root: &Path, global: &Global, command: Command) -> Result<i32> {
+    let manager = manager(global)?;
     match command {
-        Command::Create(args) => create::create(root, &args)?,
+        Command::Create(args) => create::create(root, manager, &args)?,
         Command::Start(args) => start::start(root, &args.id)?,
-        Command::Run(args) => return run::run(root, &args),
+        Command::Run(args) => return run::run(root, manager, &args),
         Command::Exec(args) => return exec::exec(root, &args),
         Command::State(args) => state::state(root, &args.id)?,
         Command::Kill(args) => kill::kill(root, &args)?,
@@ -162,6 +194,8 @@ fn dispatch(root: &Path, global: &Global, command: Command) -> Result<i32> {
         Command::Ps(args) => ps::ps(root, &args)?,
         Command::Update(args) => update::update(root, &args)?,
         Command::Events(args) => events::events(root, &args)?,
+        Command::Checkpoint(args) => checkpoint::checkpoint(root, &args)?,
+        Command::Restore(args) => return restore::restore(root, manager, &args),
         Command::Spec(args) => spec::spec(&args)?,
         Command::Features => features::features()?,
         Command::Completion(args) => completion::completion(&args.shell)?,

@@ -1,12 +1,13 @@
 //! `run`: create, start, wait, delete. In the foreground corten stands for the container: signals go through, and the
 //! exit status is the program's.
 
+use crate::cgroups::Manager;
 use crate::cli::RunArgs;
 use crate::console::Console;
 use crate::create::{self, Launched, Mode};
 use crate::error::{Context, Error, Result};
 use crate::notify_socket::Proxy;
-use crate::state::Lock;
+use crate::state::{Container, Lock, Record};
 use crate::sync::Message;
 use crate::{delete, start, sys};
 use nix::errno::Errno;
@@ -18,12 +19,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// `corten run`; the exit status.
-pub fn run(root: &Path, args: &RunArgs) -> Result<i32> {
+pub fn run(root: &Path, manager: Manager, args: &RunArgs) -> Result<i32> {
     if !args.create.no_subreaper && !args.detach {
         nix::sys::prctl::set_child_subreaper(true).context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     }
     let mode = if args.detach { Mode::Detached } else { Mode::Foreground };
-    let mut launched = create::launch(root, &args.create, mode)?;
+    let mut launched = create::launch(root, manager, &args.create, mode)?;
     let pid_file = args.create.pid_file.as_deref();
     let console = match confirm(&launched).and_then(|()| open_console(launched.console.as_ref())) {
         Ok(console) => console,
@@ -40,18 +41,19 @@ pub fn run(root: &Path, args: &RunArgs) -> Result<i32> {
         return notify.map_or(Ok(()), |notify| notify.wait(pid, pidfd.as_fd())).map(|()| 0);
     }
     let status = wait(pid, pidfd.as_fd(), console, notify)?;
-    if !args.keep {
-        match container.lock(Lock::Exclusive) {
-            Ok(()) => {}
-            // Somebody else has deleted it while it ran.
-            Err(error) if delete::is_missing(&error) => return Ok(status),
-            Err(error) => return Err(error),
-        }
-        let removed = delete::remove_all(&container, &record, true);
-        delete::run_poststop(&record);
-        removed?;
+    if args.keep { Ok(()) } else { clear_away(&container, &record) }.map(|()| status)
+}
+
+/// Removes a container that has ended, unless somebody else has while it ran, and runs its last hooks.
+pub fn clear_away(container: &Container, record: &Record) -> Result<()> {
+    match container.lock(Lock::Exclusive) {
+        Ok(()) => {}
+        Err(error) if delete::is_missing(&error) => return Ok(()),
+        Err(error) => return Err(error),
     }
-    Ok(status)
+    let removed = delete::remove_all(container, record, true);
+    delete::run_poststop(record);
+    removed
 }
 
 /// READY has come; the end of the conversation means that execve has succeeded.

@@ -144,8 +144,9 @@ pub fn check(profile: &LinuxSeccomp) -> Result<()> {
             return Err(Error::new(format!("config.json: /linux/seccomp/syscalls/{index}/names: must not be empty")));
         }
         action(rule.action(), rule.errno_ret(), &format!("syscalls/{index}/action"))?;
-        if rule.args().iter().flatten().any(|arg| arg.index() > 5) {
-            return Err(Error::new(format!("config.json: /linux/seccomp/syscalls/{index}/args: the index is above 5")));
+        if let Some(at) = rule.args().iter().flatten().position(|arg| arg.index() > 5) {
+            let pointer = format!("/linux/seccomp/syscalls/{index}/args/{at}/index");
+            return Err(Error::new(format!("config.json: {pointer}: must be between 0 and 5")));
         }
     }
     Ok(())
@@ -177,7 +178,10 @@ fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
     let architectures = architectures(profile)?;
     let mut filter = ScmpFilterContext::new(default)?;
     for architecture in &architectures {
-        filter.add_arch(*architecture)?;
+        filter.add_arch(*architecture).map_err(|error| {
+            let error = Error::from(error).context(format!("/linux/seccomp/architectures: {architecture:?}"));
+            error.hint("all architectures of a filter have one byte order")
+        })?;
     }
     filter.set_ctl_optimize(2)?;
     let mut newer: Vec<(u32, ScmpAction)> = Vec::new();

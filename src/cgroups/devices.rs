@@ -180,6 +180,27 @@ impl State {
     }
 }
 
+/// What is allowed, as systemd names devices, each with the access; None if that is everything, or everything but some. Any
+/// major with a fixed minor has no name there.
+pub fn allowed(rules: &[Rule]) -> Option<Vec<(String, String)>> {
+    let state = State::after(rules);
+    let name = |rule: &Rule| {
+        let kind = if rule.kind == Kind::Block { "block" } else { "char" };
+        Some(match (rule.major, rule.minor) {
+            (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
+            (Some(major), None) => format!("{kind}-{major}"),
+            (None, None) => format!("{kind}-*"),
+            (None, Some(_)) => return None,
+        })
+    };
+    let access = |rule: &Rule| {
+        let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+        letters.iter().filter(|(bit, _)| rule.access & bit != 0).map(|(_, letter)| *letter).collect()
+    };
+    let entries = state.exceptions.iter().filter_map(|rule| Some((name(rule)?, access(rule))));
+    if state.allow { None } else { Some(entries.collect()) }
+}
+
 /// Loads the program and attaches it to the cgroup, unless everything is allowed.
 pub fn apply_v2(cgroup: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
     let state = State::after(rules);

@@ -33,10 +33,11 @@ pub fn path(given: Option<&Path>, id: &str) -> Result<(PathBuf, PathBuf)> {
 /// Makes the directory, enables the controllers on the way to it, and writes every limit that does not stop the clone.
 pub fn make(cgroups: &mut Cgroups, resources: &Resources) -> Result<Entrance> {
     let settings = limits::v2(resources)?;
+    let of_unit = cgroups.unit.is_some();
     let Some(directory) = cgroups.directories.first_mut() else {
         return Err(Error::new("no cgroup was chosen"));
     };
-    make_directory(directory)?;
+    make_directory(directory, of_unit)?;
     let fd = open_directory(directory)?;
     enable_controllers(&directory.path, &settings)?;
     if resources.memory.check_before_update {
@@ -132,6 +133,18 @@ pub fn enter(cgroups: &Cgroups) -> Result<Entrance> {
     Ok(Entrance { into: Some(open(cgroups)?), tasks: Vec::new(), later: Vec::new() })
 }
 
+/// Opens the directory that systemd has just made, with the controllers that it does not enable.
+pub fn enter_made(cgroups: &Cgroups, settings: &[Setting]) -> Result<OwnedFd> {
+    let fd = open(cgroups)?;
+    let all = check_controllers(settings)?;
+    let there = setting::read(fd.as_fd(), "cgroup.controllers")?.unwrap_or_default();
+    let is_there = |controller| there.split_whitespace().any(|one| one == controller);
+    if let (false, Some(directory)) = (all.split_whitespace().all(is_there), cgroups.directories.first()) {
+        enable_controllers(&directory.path, settings)?;
+    }
+    Ok(fd)
+}
+
 fn open(cgroups: &Cgroups) -> Result<OwnedFd> {
     let Some(directory) = cgroups.directories.first() else {
         return Err(Error::new("no cgroup was chosen"));
@@ -143,7 +156,7 @@ fn open(cgroups: &Cgroups) -> Result<OwnedFd> {
 pub fn limit(directory: BorrowedFd<'_>, later: &[Setting], devices: &[Rule]) -> Result<()> {
     match devices::apply_v2(directory, devices) {
         // Without privileges nobody makes device nodes, and those of the host have the host's permissions.
-        Err(error) if error.errno() == Some(Errno::EPERM) && Caller::look()?.may_do_without_cgroup(&error) => {
+        Err(error) if error.errno() == Some(Errno::EPERM) && Caller::look()?.may_do_without_cgroup(&error, None) => {
             log::debug(|| format!("no device rules: {error}"));
         }
         applied => applied?,
@@ -173,14 +186,10 @@ pub fn thaw(cgroups: &Cgroups) -> Result<()> {
 /// Enables every controller that there is for the cgroup: some are needed for limits, and the others count what the
 /// container uses, which engines ask for (`docker stats`). Only a needed one that cannot be had is an error.
 fn enable_controllers(path: &Path, settings: &[Setting]) -> Result<()> {
-    let mut needed: Vec<&str> = settings.iter().filter(|one| !one.is_optional()).map(Setting::controller).collect();
-    needed.retain(|controller| *controller != "cgroup");
-    let available = files::read_text(&Path::new(UNIFIED).join("cgroup.controllers"))?;
+    let available = check_controllers(settings)?;
     let all: Vec<&str> = available.split_whitespace().collect();
+    let needed = needed_controllers(settings);
     let missing = |there: &[&str]| needed.iter().find(|controller| !there.contains(controller)).copied();
-    if let Some(missing) = missing(&all) {
-        return Err(Error::new(format!("the controller {missing} is not available in {UNIFIED}")));
-    }
     let mut ancestors: Vec<&Path> =
         path.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(UNIFIED)).collect();
     ancestors.reverse();
@@ -202,6 +211,22 @@ fn enable_controllers(path: &Path, settings: &[Setting]) -> Result<()> {
     match missing(&there.split_whitespace().collect::<Vec<_>>()) {
         Some(missing) => Err(failure.hint(format!("the controller {missing} is not available"))),
         None => Ok(()),
+    }
+}
+
+/// The controllers that limits cannot do without.
+fn needed_controllers(settings: &[Setting]) -> Vec<&str> {
+    let needed = settings.iter().filter(|setting| !setting.is_optional()).map(Setting::controller);
+    needed.filter(|controller| *controller != "cgroup").collect()
+}
+
+/// Refuses limits whose controllers this machine does not have on v2; those that it has, as the kernel lists them.
+pub fn check_controllers(settings: &[Setting]) -> Result<String> {
+    let available = files::read_text(&Path::new(UNIFIED).join("cgroup.controllers"))?;
+    let is_there = |controller: &&str| available.split_whitespace().any(|one| one == *controller);
+    match needed_controllers(settings).iter().find(|controller| !is_there(controller)) {
+        Some(missing) => Err(Error::new(format!("the controller {missing} is not available in {UNIFIED}"))),
+        None => Ok(available),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `maskedPaths` and `readonlyPaths`. They fail closed: a container whose mask cannot be made does not start (rule R7).
 
+use super::external::is_null;
 use super::filesystem::FileSystem;
 use super::mounts::context_option;
 use super::{Tree, make_private, path};
@@ -7,7 +8,7 @@ use crate::error::{Context, Error, Result};
 use crate::sys::{self, MountAttr, mount_flags};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::{SFlag, fstat, major, minor};
+use nix::sys::stat::fstat;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,9 +18,7 @@ pub fn open_null() -> Result<OwnedFd> {
     let null = sys::open_tree_clone(AT_FDCWD, c"/dev/null", mount_flags::AT_SYMLINK_NOFOLLOW)
         .context(|| "open_tree(clone) /dev/null")?;
     let stat = fstat(&null).context(|| "fstat /dev/null")?;
-    let is_null = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits()
-        && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3);
-    if !is_null {
+    if !is_null(&stat) {
         return Err(Error::new("/dev/null of the host is not the null device"));
     }
     make_private(null.as_fd(), false).context(|| "mount_setattr(private) /dev/null")?;
