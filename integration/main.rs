@@ -60,6 +60,7 @@ mod runtime;
 mod scheduling;
 mod seccomp;
 mod service;
+mod systemd;
 mod terminal;
 mod tidy;
 mod time_namespace;
@@ -84,6 +85,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("limits", limits::TESTS),
+    ("systemd", systemd::TESTS),
     ("commands", commands::TESTS),
     ("seccomp", seccomp::TESTS),
     ("notify", notify::TESTS),
