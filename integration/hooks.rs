@@ -122,7 +122,7 @@ fn each_hook_gets_the_state_on_stdin(case: &Case) -> Outcome {
     let bundle = with_probes(case)?.with("/annotations", json!({"k": "v"}));
     let container = case.run_detached(&bundle)?;
     container.end()?;
-    for (kind, status) in KINDS.iter().zip(["creating", "creating", "creating", "created", "running", "stopped"]) {
+    for (kind, status) in KINDS.iter().zip(["created", "created", "created", "created", "running", "stopped"]) {
         let seen = seen(&bundle, kind)?;
         let text = seen.get("/stdin").as_str().unwrap_or_default();
         let state: Value = serde_json::from_str(text).map_err(|error| format!("{kind}: {error}: {text:?}"))?;

@@ -28,6 +28,7 @@ mod broken_input;
 mod bundle;
 mod callers;
 mod cgroups;
+mod checkpoint;
 mod commands;
 mod devices;
 mod dialect;
@@ -56,6 +57,7 @@ mod rdt;
 mod recovery;
 mod resctrl;
 mod rootless;
+mod rules;
 mod runtime;
 mod scheduling;
 mod seccomp;
@@ -97,8 +99,10 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("docker_like", docker_like::TESTS),
     ("engine_configs", engine_configs::TESTS),
     ("broken_input", broken_input::TESTS),
+    ("rules", rules::TESTS),
     ("attacks", attacks::TESTS),
     ("recovery", recovery::TESTS),
+    ("checkpoint", checkpoint::TESTS),
     ("golden", golden::TESTS),
     ("callers", callers::TESTS),
     ("dialect", dialect::TESTS),

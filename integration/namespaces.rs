@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::{Value, json};
 
-use crate::bundle::property;
+use crate::bundle::{Seen, property};
 use crate::harness::{Case, Outcome};
 use crate::{ensure, tests};
 
@@ -30,6 +30,9 @@ tests![
     sysctl_outside_proc_sys_is_refused,
     loopback_is_up_in_a_new_network_namespace,
     the_host_keeps_its_hostname,
+    without_a_mount_namespace_the_mounts_are_the_containers_alone,
+    a_readonly_root_without_a_mount_namespace_is_readonly,
+    rootfs_propagation_without_a_mount_namespace_is_refused,
     cgroup_namespace_begins_at_the_cgroup_of_the_container,
 ];
 
@@ -217,4 +220,69 @@ fn cgroup_namespace_begins_at_the_cgroup_of_the_container(case: &Case) -> Outcom
         ensure!(roots > 0, "no cgroup is the root: {text}");
         Ok(())
     })
+}
+
+/// The mounts of this mount namespace at or below a path.
+fn mounts_below(path: &std::path::Path) -> Outcome<Vec<String>> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let below =
+        text.lines().filter_map(|line| line.split(' ').nth(4)).filter(|at| std::path::Path::new(at).starts_with(path));
+    Ok(below.map(str::to_owned).collect())
+}
+
+/// config-linux.md: what is not listed is inherited, the mount namespace, too, and config.md: mounts asks for them anyway. What
+/// would be mounted in it by the paths of the host would be seen there by everybody, and outlive the container.
+fn without_a_mount_namespace_the_mounts_are_the_containers_alone(case: &Case) -> Outcome {
+    let tmpfs = json!({"destination": "/data", "type": "tmpfs", "source": "data", "options": ["mode=0701", "shared"]});
+    let bind =
+        json!({"destination": "/etc/shown", "type": "bind", "source": "/etc/hostname", "options": ["bind", "ro"]});
+    let bundle = case.bundle()?.with("/linux/namespaces", json!([namespace("pid")])).with("/mounts/-", tmpfs);
+    let bundle = bundle.with("/mounts/-", bind).with("/linux/maskedPaths", json!(["/proc/meminfo", "/proc/sys"]));
+    let bundle = bundle.with("/linux/readonlyPaths", json!(["/proc/irq"]));
+    let looks = [
+        "--stat",
+        "/data",
+        "--read",
+        "/proc/meminfo",
+        "--list",
+        "/proc/sys",
+        "--read",
+        "/etc/shown",
+        "--write",
+        "/etc/shown",
+    ];
+    let looks = [&looks[..], &["--write", "/proc/irq/default_smp_affinity"]].concat();
+    let bundle = bundle.probe(&[&looks[..], &["--hold"]].concat());
+    let container = case.run_detached(&bundle)?;
+    let text = container.prints("\n")?;
+    let init = Seen(serde_json::from_str(&text).map_err(|error| error.to_string())?);
+    let exec = container.exec(&[&["/probe"], &looks[..]].concat())?.succeeds()?.seen()?;
+    let hostname = fs::read_to_string("/etc/hostname")?;
+    for seen in [init, exec] {
+        seen.is("/namespaces/mnt", &json!(own("mnt")?))?;
+        seen.is("/processes/0", &json!(1))?;
+        let mode = seen.answer("stat", "/data").get("mode").cloned();
+        ensure!(mode == Some(json!(0o701)), "the tmpfs has mode {mode:?}");
+        seen.reads("/etc/shown", &hostname)?;
+        seen.answers("write", "/etc/shown", &json!("EROFS"))?;
+        seen.answers("write", "/proc/irq/default_smp_affinity", &json!("EROFS"))?;
+        seen.reads("/proc/meminfo", "")?;
+        seen.answers("list", "/proc/sys", &json!({"names": []}))?;
+    }
+    let found = mounts_below(&bundle.dir)?;
+    ensure!(found.is_empty(), "mounted on the host while it runs: {found:?}");
+    container.end()?;
+    let found = mounts_below(&bundle.dir)?;
+    ensure!(found.is_empty(), "left on the host: {found:?}");
+    Ok(())
+}
+
+fn a_readonly_root_without_a_mount_namespace_is_readonly(case: &Case) -> Outcome {
+    let root = property(case, "/root/readonly", json!(true)).given("/linux/namespaces", json!([namespace("pid")]));
+    root.probe(&["--mkdir", "/new"]).holds(|seen| seen.answers("mkdir", "/new", &json!("EROFS")))
+}
+
+fn rootfs_propagation_without_a_mount_namespace_is_refused(case: &Case) -> Outcome {
+    let property = property(case, "/linux/rootfsPropagation", json!("shared"));
+    property.given("/linux/namespaces", json!([namespace("pid")])).refused("/linux/rootfsPropagation")
 }

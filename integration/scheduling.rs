@@ -151,12 +151,12 @@ fn io_priority_is_set(case: &Case) -> Outcome {
 
 fn io_priorities_out_of_range_or_without_class_are_refused(case: &Case) -> Outcome {
     for (priority, field) in [
-        (json!({"class": "IOPRIO_CLASS_BE", "priority": 8}), "priority"),
-        (json!({"class": "IOPRIO_CLASS_BE", "priority": -1}), "priority"),
-        (json!({"class": "IOPRIO_CLASS_NOSUCH", "priority": 1}), "class"),
-        (json!({"priority": 1}), "class"),
+        (json!({"class": "IOPRIO_CLASS_BE", "priority": 8}), "/priority"),
+        (json!({"class": "IOPRIO_CLASS_BE", "priority": -1}), "/priority"),
+        (json!({"class": "IOPRIO_CLASS_NOSUCH", "priority": 1}), "/class"),
+        (json!({"priority": 1}), ": missing field `class`"),
     ] {
-        let pointer = format!("/process/ioPriority/{field}");
+        let pointer = format!("/process/ioPriority{field}");
         property(case, "/process/ioPriority", priority).refused(if case.machine.is_corten() {
             &pointer
         } else {
@@ -212,7 +212,7 @@ fn exec_process_with_wrong_values_is_refused(case: &Case) -> Outcome {
     let container = case.run_detached(&case.bundle()?.probe(&["--hold"]))?;
     for (wrong, field) in [
         (json!({"scheduler": {"policy": "SCHED_OTHER", "nice": 77}}), "/scheduler/nice"),
-        (json!({"ioPriority": {"priority": 1}}), "/ioPriority/class"),
+        (json!({"ioPriority": {"priority": 1}}), "/ioPriority: missing field `class`"),
         (json!({"execCPUAffinity": {"final": "3-1"}}), "/execCPUAffinity/final"),
     ] {
         let text = if case.machine.is_corten() { field } else { "" };

@@ -24,13 +24,12 @@ var kindNames = map[string]string{
 	"kernel":  "impossible on every current kernel",
 	"spec":    "contradicts the specification",
 	"suite":   "bug of the test",
-	"not-yet": "not yet",
 }
 
 // reason is a line of reasons.tsv.
 type reason struct {
 	kind      string
-	reference string // machine: the name of a probe; spec: a line; suite: an issue; not-yet: the property
+	reference string // machine: the name of a probe; spec: a line; suite: an issue
 	text      string
 }
 

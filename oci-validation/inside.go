@@ -41,6 +41,13 @@ func inside(words []string) int {
 			return statusBroken
 		}
 	}
+	if spec.Test == "" {
+		if err := serve(spec); err != nil {
+			fmt.Fprintf(os.Stderr, "run configurations: %v\n", err)
+			return statusBroken
+		}
+		return 0
+	}
 	status, err := runAndReap(spec)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "run the test: %v\n", err)

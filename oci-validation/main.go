@@ -30,6 +30,11 @@ const usage = `Runs the opencontainers runtime-tools suite on a runtime and comp
   oci-validation/compare [OPTION...] [RUNTIME...]
     the table of all tests and these runtimes, as is and fixed, as Markdown; otherwise of corten's release build and of
     the crun, runc and youki that are installed. Options: --view (default: both), --jobs
+  oci-validation/configs [OPTION...] [TEXT...]
+    runs a container with each configuration of the corpora, or with those that have one of these texts in their names.
+    Options: --runtime, --view, --jobs (default: one for each processor), --verbose,
+    --corpus NAME    only bad, those with a value that is wrong or odd, or only valid, those that have to run
+    --probe PATH     what the containers execute (default: the example probe beside corten's release build)
 
 Root is needed: each test runs in namespaces and cgroups of its own, with the machine's files read-only. The last line of run
 sums up: N passed (as expected), N failed, N skipped. The exit status is 0 only if nothing failed.
@@ -51,6 +56,8 @@ func main() {
 	command, words := run, os.Args[1:]
 	if len(words) > 0 && words[0] == "--compare" {
 		command, words = compare, words[1:]
+	} else if len(words) > 0 && words[0] == "--configs" {
+		command, words = checkConfigs, words[1:]
 	}
 	// Whatever ends the run, also a reader that has gone, what it made is removed.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)

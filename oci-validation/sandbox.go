@@ -113,6 +113,8 @@ type sandboxSpec struct {
 	Directory   string
 	Test        string
 	Runtime     string
+	// Probe is what containers execute, if there is no Test and configurations come by stdin.
+	Probe string
 }
 
 // runInSandbox runs a test with a runtime in namespaces and cgroups of its own. When the first process there ends, or is
@@ -132,7 +134,9 @@ func (m *machine) runInSandbox(ctx context.Context, s *suite, test string) outco
 			m.lock.Unlock()
 		}
 	}()
-	spec, err := json.Marshal(sandboxSpec{box.directories(), box.hierarchies, m.work, s.directory(), test, s.subject.path})
+	spec, err := json.Marshal(sandboxSpec{
+		Boxes: box.directories(), Hierarchies: box.hierarchies, Work: m.work, Directory: s.directory(), Test: test, Runtime: s.subject.path,
+	})
 	if err != nil {
 		return outcome{broken: err.Error()}
 	}

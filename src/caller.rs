@@ -2,6 +2,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::files;
+use crate::signals::Inherited;
 use nix::errno::Errno;
 use std::path::Path;
 
@@ -11,9 +12,10 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 /// The runtime's own privileges and signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
-    /// The signals that this process ignores, signal 1 in bit 0. An ignored signal stays ignored over execve, so what our
-    /// caller ignores would reach the container (rule R15).
-    pub ignored_signals: u64,
+    /// Its real user.
+    pub uid: u32,
+    /// What would reach the container, for it stays over execve (rule R15).
+    pub signals: Inherited,
     /// Its permitted capabilities, one bit each.
     pub permitted: u64,
     /// Whether it may mount in its own mount namespace: without CAP_SYS_ADMIN a container needs a user namespace.
@@ -28,17 +30,19 @@ impl Caller {
     pub fn look() -> Result<Caller> {
         let path = "/proc/self/status";
         let status = files::read_text(Path::new(path))?;
-        let mask = |name: &str| {
+        let number = |name: &str, radix| {
             let value = status.lines().find_map(|line| line.strip_prefix(name)).and_then(|rest| rest.strip_prefix(':'));
             value
-                .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+                .and_then(|value| u64::from_str_radix(value.split_whitespace().next()?, radix).ok())
                 .ok_or_else(|| Error::new(format!("{path} has no line {name}")))
         };
+        let mask = |name: &str| number(name, 16);
         let user = "/proc/self/ns/user";
         // The number of the first user namespace is fixed: PROC_USER_INIT_INO of linux/proc_ns.h.
         let namespace = nix::fcntl::readlink(user).context(|| format!("readlink {user}"))?;
         Ok(Caller {
-            ignored_signals: mask("SigIgn")?,
+            uid: number("Uid", 10)? as u32,
+            signals: Inherited { ignored: mask("SigIgn")?, blocked: mask("SigBlk")? },
             permitted: mask("CapPrm")?,
             may_mount: mask("CapEff")? & CAP_SYS_ADMIN != 0,
             is_nested: namespace != "user:[4026531837]",
@@ -64,6 +68,7 @@ mod tests {
     #[test]
     fn the_kernel_answers() {
         let caller = Caller::look().unwrap();
-        assert_eq!(caller.ignored_signals & 1 << (libc::SIGKILL - 1), 0);
+        assert_eq!(caller.signals.ignored & 1 << (libc::SIGKILL - 1), 0);
+        assert_eq!(caller.uid, nix::unistd::getuid().as_raw());
     }
 }

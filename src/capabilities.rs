@@ -35,6 +35,15 @@ fn names(set: u64) -> String {
     all.iter().map(Capability::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// Takes what is impossible out of a set, with a warning that says why.
+fn take_out(set: &mut u64, possible: u64, what: &str) {
+    let impossible = *set & !possible;
+    if impossible != 0 {
+        log::warning(&format!("cannot make {} {what}", names(impossible)));
+        *set &= possible;
+    }
+}
+
 impl CapabilitySets {
     /// The sets of a configuration.
     pub fn new(sets: &LinuxCapabilities) -> CapabilitySets {
@@ -60,12 +69,11 @@ impl CapabilitySets {
         {
             *set &= permitted;
         }
-        // capabilities(7): only what is permitted and inheritable can be ambient.
-        let impossible = self.ambient & !(self.permitted & self.inheritable);
-        if impossible != 0 {
-            log::warning(&format!("cannot make {} ambient: not permitted and inheritable", names(impossible)));
-            self.ambient &= !impossible;
-        }
+        // capset(2) and capabilities(7); what is inheritable comes before what is ambient.
+        let CapabilitySets { bounding, permitted, .. } = self;
+        take_out(&mut self.effective, permitted, "effective: not permitted");
+        take_out(&mut self.inheritable, bounding, "inheritable: not in the bounding set");
+        take_out(&mut self.ambient, permitted & self.inheritable, "ambient: not permitted and inheritable");
         self
     }
 
@@ -115,5 +123,24 @@ mod tests {
         let sets = CapabilitySets::new(&sets);
         assert_eq!((sets.bounding, sets.effective, sets.permitted), (1 | 1 << 40, 1 << 5, 0));
         assert!(is_known("CAP_BPF") && !is_known("CAP_TEST"));
+    }
+
+    #[test]
+    fn what_no_kernel_would_grant_is_taken_out() {
+        let sets = CapabilitySets {
+            bounding: 0b0011,
+            effective: 0b1010,
+            inheritable: 0b0110,
+            permitted: 0b0111,
+            ambient: 0b1111,
+        };
+        let granted = CapabilitySets {
+            bounding: 0b0011,
+            effective: 0b0010,
+            inheritable: 0b0010,
+            permitted: 0b0111,
+            ambient: 0b0010,
+        };
+        assert_eq!(sets.grantable(0b1111), granted);
     }
 }

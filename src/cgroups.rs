@@ -22,6 +22,7 @@ mod v2;
 use crate::caller::Caller;
 use crate::error::{Context, Error, Result};
 use crate::files;
+use crate::plan;
 use crate::rootfs::path::clean;
 use crate::sys;
 use nix::errno::Errno;
@@ -71,8 +72,8 @@ impl Config {
     /// Checks path and resources.
     pub fn new(path: Option<&Path>, resources: Option<&LinuxResources>) -> Result<Config> {
         let path = path.filter(|path| !path.as_os_str().is_empty());
-        if path.is_some_and(|path| path.as_os_str().as_encoded_bytes().contains(&0)) {
-            return Err(Error::new("config.json: /linux/cgroupsPath: contains a NUL character"));
+        if let Some(path) = path {
+            plan::check_path(path, "/linux/cgroupsPath")?;
         }
         if path.is_some_and(|path| clean(path) == Path::new("/")) {
             return Err(Error::new("config.json: /linux/cgroupsPath: cannot be the root of the hierarchy"));
@@ -200,6 +201,12 @@ pub enum View {
     Legacy(Vec<Shown>),
 }
 
+/// What a hierarchy of v1 is called in the container's /sys/fs/cgroup, by the options of its super block (mountinfo).
+pub fn shown_name(super_options: &str) -> String {
+    let options: Vec<String> = super_options.split(',').map(str::to_string).collect();
+    v1::shown_name(&v1::controllers(&options))
+}
+
 /// One hierarchy in the container's /sys/fs/cgroup.
 pub struct Shown {
     /// `cpu,cpuacct`
@@ -308,6 +315,11 @@ impl Cgroups {
     /// The directory with the files of a controller; on v2 there is only one.
     fn directory(&self, controller: &str) -> Option<&Directory> {
         self.directories.iter().find(|directory| self.unified || directory.has(controller))
+    }
+
+    /// The directory of the freezer.
+    pub fn freezer(&self) -> Option<&Path> {
+        self.directory("freezer").map(|directory| directory.path.as_path())
     }
 
     /// Gives the container's cgroup to a user of the host, on v2; v1 knows no safe way to (config-linux.md: cgroup

@@ -89,6 +89,10 @@ pub enum Command {
     Update(Box<UpdateArgs>),
     /// Print what a container uses, and when it runs out of memory
     Events(EventsArgs),
+    /// Save the processes of a container to files, with CRIU, and end it
+    Checkpoint(Box<CheckpointArgs>),
+    /// Let a container go on from what `checkpoint` has saved
+    Restore(Box<RestoreArgs>),
     /// Write a config.json to start from
     Spec(SpecArgs),
     /// Print what this runtime supports as JSON
@@ -341,6 +345,112 @@ pub struct EventsArgs {
     /// Print the statistics once
     #[arg(long)]
     pub stats: bool,
+}
+
+// What `checkpoint` and `restore` tell CRIU.
+#[derive(clap::Args, Debug)]
+pub struct CriuArgs {
+    /// Directory of the images [default: checkpoint in the working directory]
+    #[arg(long, value_name = "DIR")]
+    pub image_path: Option<PathBuf>,
+    /// Directory for CRIU's log and other files that are not part of the images [default: that of the images]
+    #[arg(long, value_name = "DIR")]
+    pub work_path: Option<PathBuf>,
+    /// Keep TCP connections, too
+    #[arg(long)]
+    pub tcp_established: bool,
+    /// Allow unix sockets that lead out of the container
+    #[arg(long)]
+    pub ext_unix_sk: bool,
+    /// Allow processes of a session whose leader is not in the container
+    #[arg(long)]
+    pub shell_job: bool,
+    /// Keep the memory out of the images, to be fetched when it is needed (userfaultfd)
+    #[arg(long)]
+    pub lazy_pages: bool,
+    /// Keep file locks, too
+    #[arg(long)]
+    pub file_locks: bool,
+    /// What of the cgroups below the container's own is kept: soft, full, strict or ignore [default: soft]
+    #[arg(long, value_name = "MODE")]
+    pub manage_cgroups_mode: Option<String>,
+    /// Leave a namespace of this type empty; that of the network always is
+    #[arg(long, value_name = "TYPE")]
+    pub empty_ns: Vec<String>,
+    /// Let each page of memory be in one of the images only
+    #[arg(long)]
+    pub auto_dedup: bool,
+    /// How the network is kept quiet meanwhile: iptables, nftables or skip [default: iptables]
+    #[arg(long, value_name = "METHOD")]
+    pub network_lock: Option<String>,
+}
+
+// `checkpoint`
+#[derive(clap::Args, Debug)]
+pub struct CheckpointArgs {
+    /// Name of the container
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+    #[command(flatten)]
+    pub criu: CriuArgs,
+    /// Directory of the images of an earlier --pre-dump, relative to --image-path
+    #[arg(long, value_name = "DIR")]
+    pub parent_path: Option<PathBuf>,
+    /// Let the container run on
+    #[arg(long)]
+    pub leave_running: bool,
+    /// Forget TCP connections that are not established yet
+    #[arg(long)]
+    pub tcp_skip_in_flight: bool,
+    /// Give files that are open but deleted a name
+    #[arg(long)]
+    pub link_remap: bool,
+    /// Write a zero byte to this descriptor once the memory can be fetched (--lazy-pages)
+    #[arg(long, value_name = "FD", default_value_t = -1)]
+    pub status_fd: i32,
+    /// Send the memory to the page server at this address
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub page_server: Option<String>,
+    /// Save the memory only, and let the container run on: the later checkpoint has less to do
+    #[arg(long)]
+    pub pre_dump: bool,
+}
+
+// `restore`
+#[derive(clap::Args, Debug)]
+pub struct RestoreArgs {
+    /// Name of the container
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+    #[command(flatten)]
+    pub criu: CriuArgs,
+    /// Directory of the bundle
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// Send the master of the container's terminal to this unix socket
+    #[arg(long, value_name = "PATH")]
+    pub console_socket: Option<PathBuf>,
+    /// Return as soon as the container runs
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Write the pid of the container's init to this file
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Don't adopt and reap the container's orphans while waiting
+    #[arg(long)]
+    pub no_subreaper: bool,
+    /// Accepted; CRIU decides how the root is changed
+    #[arg(long)]
+    pub no_pivot: bool,
+    /// Run the processes under this profile or label: apparmor:NAME or selinux:LABEL
+    #[arg(long, value_name = "PROFILE")]
+    pub lsm_profile: Option<String>,
+    /// Make file systems with this SELinux context
+    #[arg(long, value_name = "CONTEXT")]
+    pub lsm_mount_context: Option<String>,
+    /// Close TCP connections instead of keeping them
+    #[arg(long)]
+    pub tcp_close: bool,
 }
 
 // `spec`

@@ -98,7 +98,8 @@ pub fn launch(root: &Path, manager: Manager, args: &CreateArgs, mode: Mode) -> R
         Ok(notify) => notify,
         Err(error) => return Err(remove_state(&container, error)),
     };
-    let (mut record, entrance) = match make_cgroups(&layout, &plan, &container, args, &caller, systemd.as_mut()) {
+    let made = make_cgroups(&layout, &plan, &container, args, &caller, systemd.as_mut(), false);
+    let (mut record, entrance) = match made {
         Ok(made) => made,
         Err(error) => return Err(remove_state(&container, error)),
     };
@@ -140,7 +141,7 @@ pub fn launch(root: &Path, manager: Manager, args: &CreateArgs, mode: Mode) -> R
 }
 
 /// Under a service manager that wants to hear of readiness the container gets a socket for it.
-fn add_notify_socket(plan: &mut Plan, container: &Container, mode: Mode) -> Result<Option<Proxy>> {
+pub fn add_notify_socket(plan: &mut Plan, container: &Container, mode: Mode) -> Result<Option<Proxy>> {
     if notify_socket::of_service().is_none() || !plan.rootfs.pivot {
         return Ok(None);
     }
@@ -154,19 +155,21 @@ fn add_notify_socket(plan: &mut Plan, container: &Container, mode: Mode) -> Resu
 
 /// Decides on cgroups and resctrl groups, writes that down, and only then makes the cgroups (rule R18). Another corten that
 /// removes a parent which has become empty may come in between: then it is decided anew.
-fn make_cgroups(
+pub fn make_cgroups(
     layout: &Layout,
     plan: &Plan,
     container: &Container,
     args: &CreateArgs,
     caller: &Caller,
     mut systemd: Option<&mut systemd::Manager>,
+    restored: bool,
 ) -> Result<(Record, Entrance)> {
     let rdt = plan.rdt.as_ref().map(|config| config.locate(&args.id)).transpose()?;
     let mut tries = 0;
     loop {
         let cgroups = Cgroups::locate(layout, &plan.cgroup, &args.id, systemd.as_deref_mut())?;
-        let mut record = Record::new(args, plan, cgroups, rdt.clone());
+        let mut record = Record::new(args, caller, plan, cgroups, rdt.clone());
+        record.restored = restored;
         container.write_record(&record)?;
         match record.cgroups.make(&plan.cgroup, systemd.as_deref_mut()) {
             Ok(entrance) => return Ok((record, entrance)),
@@ -305,7 +308,7 @@ impl<'a> Launch<'a> {
         existing: Vec<Existing>,
     ) -> Result<Init<'a>> {
         let (plan, cgroups) = (self.plan, &self.record.cgroups);
-        let filter = plan.seccomp.as_ref().map(seccomp::filter).transpose()?;
+        let filter = plan.seccomp.as_ref().map(|profile| seccomp::filter(profile, self.caller.uid)).transpose()?;
         let start = match self.mode {
             Mode::Create => Some(sync::listen_for_start(self.container.directory(), EARLY_START_SOCKET)?),
             Mode::Detached | Mode::Foreground => None,
@@ -462,7 +465,8 @@ impl<'a> Launch<'a> {
                 }
                 Some(Message::Init(pid)) => self.adopt(Pid::from_raw(pid), socket)?,
                 Some(Message::Notify(number)) => {
-                    let handed = hand_over_listener(self.record, self.child.as_ref(), number, &self.state());
+                    let handed =
+                        hand_over_listener(self.record, self.child.as_ref(), number, &self.state(Status::Creating));
                     handed.map_err(|error| socket.last_words().map_or(error, in_init))?;
                 }
                 other => return Err(self.unexpected(other)),
@@ -479,15 +483,15 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// The container's state as hooks and agents are told it.
-    fn state(&self) -> String {
-        self.record.to_json(Status::Creating, self.child.as_ref().map(|(pid, _)| *pid))
+    /// The container's state as agents and hooks are told it.
+    fn state(&self, status: Status) -> String {
+        self.record.to_json(status, self.child.as_ref().map(|(pid, _)| *pid))
     }
 
     #[allow(deprecated, reason = "prestart is deprecated in the specification, and engines still use it")]
     fn run_hooks(&mut self) -> Result<()> {
         self.hooks = true;
-        let state = self.state();
+        let state = self.state(Status::Created);
         let hooks = &self.plan.hooks;
         hooks::run("prestart", hooks.prestart().as_deref().unwrap_or_default(), &state, &self.outputs)?;
         hooks::run("createRuntime", hooks.create_runtime().as_deref().unwrap_or_default(), &state, &self.outputs)
@@ -541,7 +545,7 @@ impl<'a> Launch<'a> {
 }
 
 /// Opens the namespaces to join. What the configuration changes in one must not be the runtime's own (rule R28).
-fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
+pub fn open_namespaces(plan: &Plan) -> Result<Vec<Existing>> {
     let existing = plan.namespaces.open()?;
     for namespace in &existing {
         let names = plan.hostname.is_some() || plan.domainname.is_some();
@@ -591,7 +595,7 @@ pub fn in_init(error: Error) -> Error {
 
 /// The state as before: network devices where they were, no process, no cgroup, no directory, no pid file. What cannot be
 /// undone is named (rule R24).
-fn undo(
+pub fn undo(
     container: &Container,
     record: &Record,
     child: Option<&(Pid, OwnedFd)>,
@@ -628,7 +632,8 @@ pub fn end(pid: Pid, pidfd: &OwnedFd) {
     let _ = nix::sys::wait::waitpid(pid, None);
 }
 
-fn remove_state(container: &Container, error: Error) -> Error {
+/// Lets go of an id before anything else was made.
+pub fn remove_state(container: &Container, error: Error) -> Error {
     match container.remove() {
         Ok(()) => error,
         Err(left) => error.hint(format!("and undoing it failed: {left}")),

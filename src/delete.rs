@@ -24,7 +24,7 @@ fn delete_one(root: &Path, id: &str, force: bool) -> Result<()> {
     };
     if force {
         // Without the lock, which a `create` with a hanging hook holds for as long as the hook takes.
-        kill_init(&container)?;
+        kill_init(&container, container.read_record()?.as_ref())?;
     }
     match container.lock(Lock::Exclusive) {
         Err(error) if force && is_missing(&error) => return Ok(()),
@@ -53,7 +53,7 @@ pub fn is_missing(error: &Error) -> bool {
 
 /// Ends the container, removes it and runs its poststop hooks. The caller holds the lock.
 pub fn kill_and_remove(container: &Container, record: &Record) -> Result<()> {
-    kill_init(container)?;
+    kill_init(container, Some(record))?;
     let has_init = container.read_init()?.is_some();
     let removed = remove_all(container, record, has_init);
     run_poststop(record);
@@ -61,7 +61,7 @@ pub fn kill_and_remove(container: &Container, record: &Record) -> Result<()> {
 }
 
 /// SIGKILL to init, and nobody else, waiting until it is gone. In a PID namespace of its own it takes all with it.
-fn kill_init(container: &Container) -> Result<()> {
+fn kill_init(container: &Container, record: Option<&Record>) -> Result<()> {
     let Some(pidfd) = container.read_init()?.map(|init: InitProcess| init.pidfd()).transpose()?.flatten() else {
         return Ok(());
     };
@@ -70,9 +70,15 @@ fn kill_init(container: &Container) -> Result<()> {
         Ok(()) | Err(nix::Error::ESRCH) => {}
         Err(errno) => return Err(Error::from(errno).context("pidfd_send_signal").context(what())),
     }
-    if let Some(record) = container.read_record()?.filter(|record| record.cgroups.is_frozen()) {
-        // On v1 a frozen process does not even die.
-        record.cgroups.thaw().context(what)?;
+    if let Some(record) = record {
+        if record.cgroups.is_frozen() {
+            // On v1 a frozen process does not even die.
+            record.cgroups.thaw().context(what)?;
+        }
+        if record.restored {
+            // Nor does one that CRIU holds.
+            record.cgroups.kill().context(what)?;
+        }
     }
     let mut wanted = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     match poll(&mut wanted, PollTimeout::from(10_000u16)).context(|| "poll").context(what)? {
@@ -87,7 +93,7 @@ pub fn remove_all(container: &Container, record: &Record, entered: bool) -> Resu
     // Only a unit can be somebody else's.
     let has_init = record.cgroups.unit.is_none() || container.read_init()?.is_some();
     let cgroups = record.cgroups.own(&record.id, has_init)?;
-    if entered && !record.ends_with_init {
+    if entered && !record.ends_with_init || record.restored {
         cgroups.kill()?;
     }
     // The state goes last: as long as something is left, it tells what.

@@ -395,7 +395,7 @@ impl Child<'_> {
             attributes: &self.exec.record.attributes,
             filter: self.filter.as_ref(),
             keyring: self.keyring.as_deref(),
-            ignored_signals: self.exec.caller.ignored_signals,
+            signals: self.exec.caller.signals,
             make_cwd: false,
             preserve_fds: self.exec.args.preserve_fds,
             terminal: terminal.as_ref(),

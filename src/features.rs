@@ -129,8 +129,11 @@ pub fn features() -> Result<()> {
         "annotations": {
             "io.github.seccomp.libseccomp.version": library_version(),
             "org.corten.version": env!("CARGO_PKG_VERSION"),
+            // containerd asks for it before it offers checkpoints.
+            "org.opencontainers.runc.checkpoint.enabled": "true",
         },
-        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "run.oci.hooks.", "run.oci.keep_original_groups"],
+        "potentiallyUnsafeConfigAnnotations":
+            ["org.criu.config", "org.systemd.property.", "run.oci.hooks.", "run.oci.keep_original_groups"],
     });
     let mut text = json::indented(&features, b"    ")?;
     text.push(b'\n');

@@ -71,6 +71,13 @@ pub fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| Error::new(format!("{}: it is not UTF-8", what())))
 }
 
+/// The kernel's number for the mount that an open file is on, from a file of /proc/PID/fdinfo (proc_pid_fdinfo(5)).
+pub fn mount_of(fdinfo: &str) -> Result<u64> {
+    let text = read_text(Path::new(fdinfo))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| Error::new(format!("{fdinfo} does not tell the mount")))
+}
+
 /// Writes a value to an existing file of procfs or cgroupfs.
 pub fn write_value(path: &Path, value: &str) -> Result<()> {
     let what = || format!("write {value:?} to {}", path.display());

@@ -118,10 +118,11 @@ impl Init<'_> {
         };
         let root = sources.root.as_fd();
         let mut tree = Tree::new(root, rootfs.mount_label.as_deref());
-        if rootfs.pivot {
-            rootfs::attach(rootfs, sources)?;
-            mounts::attach_early(&mut tree, rootfs, sources)?;
+        match rootfs.pivot {
+            true => rootfs::attach(rootfs, sources)?,
+            false => rootfs::keep_apart(sources)?,
         }
+        mounts::attach_early(&mut tree, rootfs, sources)?;
 
         // The pid is on disk now, so that whatever follows can be undone by anybody.
         self.socket.expect(&Message::Go)?;
@@ -129,11 +130,9 @@ impl Init<'_> {
         if self.plan.namespaces.creates(CloneFlags::CLONE_NEWCGROUP) {
             unshare(CloneFlags::CLONE_NEWCGROUP).context(|| "unshare(CLONE_NEWCGROUP)")?;
         }
-        if rootfs.pivot {
-            mounts::attach_late(&mut tree, rootfs, sources, self.view.as_ref())?;
-        }
+        mounts::attach_late(&mut tree, rootfs, sources, self.view.as_ref())?;
         devices::make(&tree, &rootfs.devices, sources.nodes.as_ref())?;
-        if rootfs.pivot && rootfs.own_dev {
+        if rootfs.own_dev {
             devices::make_links(&tree, rootfs.has_proc())?;
         }
         let terminal = self.make_terminal(&tree)?;
@@ -152,24 +151,20 @@ impl Init<'_> {
             };
             sysctl::apply(&self.plan.sysctls, procfs)?;
         }
-        if rootfs.pivot {
-            if let Some(null) = &sources.null {
-                masks::mask(&tree, &rootfs.masked, null.as_fd())?;
-            }
-            masks::make_read_only(&tree, &rootfs.read_only)?;
-            if self.no_pivot {
-                rootfs::move_to_top(rootfs, root)?;
-            } else {
-                rootfs::pivot(root)?;
-            }
-            if let (true, Some(process)) = (rootfs.readonly, &self.plan.process) {
-                // Later it would be too late to make it.
-                make_directories(&process.cwd)?;
-            }
-            rootfs::finish(rootfs, root)?;
-        } else {
-            rootfs::change_root(root)?;
+        if let Some(null) = &sources.null {
+            masks::mask(&tree, &rootfs.masked, null.as_fd())?;
         }
+        masks::make_read_only(&tree, &rootfs.read_only)?;
+        match rootfs.pivot {
+            true if self.no_pivot => rootfs::move_to_top(rootfs, root)?,
+            true => rootfs::pivot(root)?,
+            false => rootfs::change_root(root)?,
+        }
+        if let (true, Some(process)) = (rootfs.readonly, &self.plan.process) {
+            // Later it would be too late to make it.
+            make_directories(&process.cwd)?;
+        }
+        rootfs::finish(rootfs, root)?;
         if let (Some(process), Some(procfs)) = (&self.plan.process, procfs) {
             process.labels.set(&procfs, self.keyring.is_some())?;
         }
@@ -248,9 +243,7 @@ impl Init<'_> {
         };
         let dev_pts = terminal::open_dev_pts(tree)?;
         let terminal = Terminal::make(dev_pts.as_fd(), process.console_size, console)?;
-        if self.plan.rootfs.pivot {
-            terminal.attach_as_console(tree, self.plan.rootfs.own_dev)?;
-        }
+        terminal.attach_as_console(tree, self.plan.rootfs.own_dev)?;
         Ok(Some(terminal))
     }
 
@@ -275,7 +268,8 @@ impl Init<'_> {
         Ok(())
     }
 
-    /// prestart and createRuntime run in the parent, createContainer here, all before pivot_root (config.md: hooks).
+    /// prestart and createRuntime run in the parent, createContainer here, all before pivot_root (config.md: hooks). Their
+    /// state says created, for they are the steps after the second of the lifecycle (runtime.md: state).
     fn run_create_hooks(&self) -> Result<()> {
         if !has_create_hooks(self.plan) {
             return Ok(());
@@ -283,7 +277,7 @@ impl Init<'_> {
         self.socket.send(&Message::Hooks)?;
         self.socket.expect(&Message::HooksDone)?;
         let list = self.plan.hooks.create_container().as_deref().unwrap_or_default();
-        let state = self.record.to_json(Status::Creating, Some(nix::unistd::getpid()));
+        let state = self.record.to_json(Status::Created, Some(nix::unistd::getpid()));
         if let Some(limit) = self.nofile.filter(|_| !list.is_empty()) {
             limit.give_back()?;
             hooks::run("createContainer", list, &state, &self.outputs)?;
@@ -354,7 +348,7 @@ impl Init<'_> {
             attributes: &self.plan.attributes,
             filter: self.filter.as_ref(),
             keyring: self.keyring.as_deref(),
-            ignored_signals: self.caller.ignored_signals,
+            signals: self.caller.signals,
             make_cwd: true,
             preserve_fds: self.preserve_fds,
             terminal,

@@ -44,6 +44,12 @@ impl Labels {
         Ok(Labels { apparmor, selinux })
     }
 
+    /// The same in the words of CRIU.
+    pub fn for_criu(&self) -> Option<String> {
+        let apparmor = self.apparmor.as_ref().map(|profile| format!("apparmor:{profile}"));
+        apparmor.or_else(|| self.selinux.as_ref().map(|label| format!("selinux:{label}")))
+    }
+
     /// The handle for [`Labels::set`], if there are any: a procfs of the caller's PID namespace.
     pub fn open(&self) -> Result<Option<Procfs>> {
         match self.apparmor.is_some() || self.selinux.is_some() {

@@ -7,10 +7,12 @@
 mod caller;
 mod capabilities;
 mod cgroups;
+mod checkpoint;
 mod cli;
 mod completion;
 mod console;
 mod create;
+mod criu;
 mod dbus;
 mod delete;
 mod error;
@@ -37,6 +39,7 @@ mod process;
 mod procfs;
 mod ps;
 mod rdt;
+mod restore;
 mod rootfs;
 mod run;
 mod scheduling;
@@ -171,6 +174,8 @@ fn dispatch(root: &Path, global: &Global, command: Command) -> Result<i32> {
         Command::Ps(args) => ps::ps(root, &args)?,
         Command::Update(args) => update::update(root, &args)?,
         Command::Events(args) => events::events(root, &args)?,
+        Command::Checkpoint(args) => checkpoint::checkpoint(root, &args)?,
+        Command::Restore(args) => return restore::restore(root, manager, &args),
         Command::Spec(args) => spec::spec(&args)?,
         Command::Features => features::features()?,
         Command::Completion(args) => completion::completion(&args.shell)?,

@@ -7,12 +7,13 @@
 mod rtnetlink;
 
 use crate::error::{Context, Error, Result};
-use crate::namespaces::Namespaces;
+use crate::namespaces::{Namespaces, Visit};
 use crate::{files, log, sys};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::unistd::Pid;
 use oci_spec::runtime::LinuxNetDevice;
 use rtnetlink::{Address, Link, Socket};
 use std::collections::HashMap;
@@ -27,6 +28,17 @@ pub fn loopback_up() -> Result<()> {
         .context(|| "socket")
         .context(what)?;
     sys::set_interface_up(socket.as_fd(), c"lo").context(|| "ioctl(SIOCSIFFLAGS)").context(what)
+}
+
+/// The same in the network namespace of another process.
+pub fn loopback_up_in(process: Pid) -> Result<()> {
+    let path = format!("/proc/{process}/ns/net");
+    let namespace = files::open(Path::new(&path), OFlag::O_RDONLY).context(|| format!("open {path}"))?;
+    let visit = Visit::prepare(CloneFlags::CLONE_NEWNET)?;
+    sys::setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).context(|| "enter the network namespace: setns")?;
+    let done = loopback_up();
+    visit.leave()?;
+    done
 }
 
 /// A network device that is moved into the container (config-linux.md: network devices).

@@ -41,9 +41,8 @@ impl Proxy {
     /// directory.
     pub fn listen(container: &Container) -> Result<Option<Proxy>> {
         let what = || "listen on the container's notify socket";
-        let (Some(service), Some(directory)) = (of_service(), container.open_notify_directory()?) else {
-            return Ok(None);
-        };
+        let Some(service) = of_service() else { return Ok(None) };
+        let Some(directory) = container.open_notify_directory()? else { return Ok(None) };
         let service = match service.as_bytes() {
             [b'@', name @ ..] => UnixAddr::new_abstract(name),
             path => UnixAddr::new(path),

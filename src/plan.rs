@@ -22,7 +22,7 @@ use crate::userns::{Mapping, Mappings, to_outside};
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{SFlag, fstat};
-use oci_spec::runtime::{Hook, Hooks, Linux, LinuxSeccomp, Spec};
+use oci_spec::runtime::{Hook, Hooks, Linux, LinuxDevice, LinuxDeviceType, LinuxSeccomp, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -123,15 +123,13 @@ pub fn read_config(path: &Path) -> Result<Vec<u8>> {
 /// Parses a configuration.
 pub fn parse(bytes: &[u8]) -> Result<Spec> {
     let spec: Spec = parse_leniently(bytes, "config.json", "/process")?;
-    check_io_priority(spec.process().as_ref(), bytes, "config.json: ", "/process")?;
+    check_device_numbers(&spec, bytes)?;
     Ok(spec)
 }
 
 /// Parses the process of `exec --process`.
 pub fn parse_process(bytes: &[u8], file: &str) -> Result<oci_spec::runtime::Process> {
-    let process = parse_leniently(bytes, file, "")?;
-    check_io_priority(Some(&process), bytes, &format!("{file}: "), "")?;
-    Ok(process)
+    parse_leniently(bytes, file, "")
 }
 
 /// A capability that this version has never heard of is worth a warning, not an error (config.md: capabilities), but to
@@ -141,9 +139,7 @@ fn parse_leniently<T: DeserializeOwned>(bytes: &[u8], name: &str, process: &str)
         Ok(parsed) => return Ok(parsed),
         Err(failure) => failure,
     };
-    let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else {
-        return Err(failure);
-    };
+    let mut value = json::parse::<Value>(bytes, name)?;
     let Some(process) = value.pointer_mut(process) else {
         return Err(failure);
     };
@@ -153,21 +149,24 @@ fn parse_leniently<T: DeserializeOwned>(bytes: &[u8], name: &str, process: &str)
     json::parse(&serde_json::to_vec(&value)?, name)
 }
 
-/// The class of an I/O priority is required (config.md: ioPriority), while oci-spec puts one in for a missing one.
-fn check_io_priority(
-    process: Option<&oci_spec::runtime::Process>,
-    bytes: &[u8],
-    whence: &str,
-    pointer: &str,
-) -> Result<()> {
-    if process.is_none_or(|process| process.io_priority().is_none()) {
+/// The numbers of a device are required unless it is a FIFO (config-linux.md: devices), while oci-spec puts a 0 in for a
+/// missing one. A 0 is rare, so it is asked for once more.
+fn check_device_numbers(spec: &Spec, bytes: &[u8]) -> Result<()> {
+    let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+    let is_odd =
+        |device: &LinuxDevice| device.typ() != LinuxDeviceType::P && (device.major() == 0 || device.minor() == 0);
+    if !devices.iter().any(is_odd) {
         return Ok(());
     }
-    let pointer = format!("{pointer}/ioPriority/class");
-    match serde_json::from_slice::<Value>(bytes)?.pointer(&pointer) {
-        Some(_) => Ok(()),
-        None => Err(Error::new(format!("{whence}{pointer}: is required"))),
+    let config = json::parse::<Value>(bytes, "config.json")?;
+    for (index, _) in devices.iter().enumerate().filter(|(_, device)| is_odd(device)) {
+        for name in ["major", "minor"] {
+            if config.pointer(&format!("/linux/devices/{index}/{name}")).is_none() {
+                return Err(Error::new(format!("config.json: /linux/devices/{index}/{name}: is required")));
+            }
+        }
     }
+    Ok(())
 }
 
 /// Drops the names that no kernel known to us has, each with a warning; whether there were any.
@@ -192,7 +191,6 @@ impl Plan {
     pub fn new(bundle: PathBuf, mut spec: Spec) -> Result<Plan> {
         check_version(spec.version())?;
         check_annotations(spec.annotations().as_ref())?;
-        refuse_other_platforms(&spec)?;
         // oci-spec's default for a missing `linux` has opinions; here it means that everything in it is missing.
         let linux = match spec.linux_mut().take() {
             Some(linux) => linux,
@@ -362,18 +360,16 @@ fn check_text(text: &str, pointer: &str, max: usize) -> Result<()> {
     Ok(())
 }
 
-/// What has a meaning on another platform only is an error here, never ignored.
-fn refuse_other_platforms(spec: &Spec) -> Result<()> {
-    let table = [
-        ("/windows", spec.windows().is_some()),
-        ("/solaris", spec.solaris().is_some()),
-        ("/vm", spec.vm().is_some()),
-        ("/zos", spec.zos().is_some()),
-    ];
-    match table.iter().find(|(_, present)| *present) {
-        Some((pointer, _)) => Err(Error::new(format!("config.json: {pointer}: is not for Linux"))),
-        None => Ok(()),
+/// A path that goes to the kernel: no NUL, and no longer than any path can be (limits.h).
+pub fn check_path(path: &Path, pointer: &str) -> Result<()> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    if bytes.contains(&0) {
+        return Err(Error::new(format!("config.json: {pointer}: contains a NUL character")));
     }
+    if bytes.len() >= libc::PATH_MAX as usize {
+        return Err(Error::new(format!("config.json: {pointer}: {} bytes are too many for a path", bytes.len())));
+    }
+    Ok(())
 }
 
 /// The hooks by name, in the order of the life cycle.
@@ -394,12 +390,14 @@ fn check_hooks(hooks: &Hooks) -> Result<()> {
         for (index, hook) in list.iter().enumerate() {
             let bad =
                 |field: &str, why: &str| Err(Error::new(format!("config.json: /hooks/{kind}/{index}/{field}: {why}")));
-            let nul = |list: &Option<Vec<String>>| list.iter().flatten().any(|text| text.contains('\0'));
             if !hook.path().is_absolute() {
                 return bad("path", "must be absolute");
             }
-            if hook.path().as_os_str().as_encoded_bytes().contains(&0) || nul(hook.args()) || nul(hook.env()) {
-                return bad("path", "contains a NUL character, or args or env do");
+            check_path(hook.path(), &format!("/hooks/{kind}/{index}/path"))?;
+            for (name, texts) in [("args", hook.args()), ("env", hook.env())] {
+                if let Some(at) = texts.iter().flatten().position(|text| text.contains('\0')) {
+                    return bad(&format!("{name}/{at}"), "contains a NUL character");
+                }
             }
             if hook.timeout().is_some_and(|timeout| timeout <= 0) {
                 return bad("timeout", "must be greater than zero");
@@ -439,13 +437,19 @@ impl Process {
         if !cwd.starts_with('/') {
             return Err(bad("/cwd", "must be an absolute path"));
         }
+        if cwd.len() >= libc::PATH_MAX as usize {
+            return Err(bad("/cwd", &format!("{} bytes are too many for a path", cwd.len())));
+        }
         let user = process.user();
         let umask = user.umask().unwrap_or(0o022);
         if umask > 0o777 {
             return Err(bad("/user/umask", "must be between 0 and 511 (0777)"));
         }
-        if user.uid() == u32::MAX || user.gid() == u32::MAX {
-            return Err(bad("/user", "4294967295 is no user or group id"));
+        let groups = user.additional_gids().clone().unwrap_or_default();
+        let ids = [("uid".to_string(), user.uid()), ("gid".to_string(), user.gid())].into_iter();
+        let mut ids = ids.chain(groups.iter().enumerate().map(|(at, id)| (format!("additionalGids/{at}"), *id)));
+        if let Some((field, id)) = ids.find(|(_, id)| *id == u32::MAX) {
+            return Err(bad(&format!("/user/{field}"), &format!("{id} is no user or group id")));
         }
         let oom_score_adj = process.oom_score_adj();
         if oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
@@ -457,7 +461,7 @@ impl Process {
             cwd: text("/cwd", cwd)?,
             uid: user.uid(),
             gid: user.gid(),
-            groups: user.additional_gids().clone().unwrap_or_default(),
+            groups,
             umask,
             // Without the property there are none, not those of the runtime.
             capabilities: process.capabilities().as_ref().map(CapabilitySets::new).unwrap_or_default(),
@@ -608,6 +612,26 @@ mod tests {
     }
 
     #[test]
+    fn the_numbers_of_a_device_are_required() {
+        let device = |value: Value| move |c: &mut Value| c["linux"]["devices"] = json!([value]);
+        refused(device(json!({"path": "/dev/x", "type": "c", "minor": 1})), "/linux/devices/0/major: is required");
+        refused(device(json!({"path": "/dev/x", "type": "b", "major": 8})), "/linux/devices/0/minor: is required");
+        assert!(plan(device(json!({"path": "/dev/x", "type": "b", "major": 8, "minor": 0}))).is_ok());
+        assert!(plan(device(json!({"path": "/dev/x", "type": "p"}))).is_ok());
+    }
+
+    #[test]
+    fn a_path_is_no_longer_than_any_can_be() {
+        let long = format!("/{}", "x".repeat(5000));
+        refused(|c| c["process"]["cwd"] = json!(long), "/process/cwd: 5001 bytes");
+        refused(|c| c["linux"]["cgroupsPath"] = json!(long), "/linux/cgroupsPath: 5001 bytes");
+        refused(
+            |c| c["hooks"] = json!({"poststop": [{"path": "/x", "env": ["A=b", "C=\0"]}]}),
+            "/hooks/poststop/0/env/1: ",
+        );
+    }
+
+    #[test]
     fn unknown_capabilities_are_dropped() {
         let plan = plan(|c| c["process"]["capabilities"] = json!({"bounding": ["CAP_TEST", "CAP_KILL"]})).unwrap();
         assert_eq!(plan.process.unwrap().capabilities.bounding, 1 << 5);
@@ -618,7 +642,7 @@ mod tests {
         let scheduler = json!({"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_RESET_ON_FORK"]});
         assert!(plan(|c| c["process"]["scheduler"] = scheduler).is_ok());
         assert!(plan(|c| c["process"]["execCPUAffinity"] = json!({"initial": "", "final": "0"})).is_ok());
-        refused(|c| c["process"]["ioPriority"] = json!({"priority": 1}), "/process/ioPriority/class: is required");
+        refused(|c| c["process"]["ioPriority"] = json!({"priority": 1}), "/process/ioPriority: missing field `class`");
         refused(|c| c["process"]["scheduler"] = json!({"policy": "SCHED_RR"}), "/process/scheduler/priority");
     }
 

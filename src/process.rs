@@ -4,9 +4,10 @@ use crate::error::{Context, Error, Result, errno_text};
 use crate::plan::Process;
 use crate::scheduling::ContainerAttributes;
 use crate::seccomp::Filter;
+use crate::signals::Inherited;
 use crate::sync::{Message, Socket};
 use crate::terminal::Terminal;
-use crate::{passwd, signals, sys};
+use crate::{passwd, sys};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, stat, umask};
@@ -21,8 +22,8 @@ pub struct Confinement<'a> {
     pub filter: Option<&'a Filter>,
     /// None: the caller's session keyring stays.
     pub keyring: Option<&'a CStr>,
-    /// The signals that the runtime's caller ignores.
-    pub ignored_signals: u64,
+    /// What the runtime's caller ignores and blocks.
+    pub signals: Inherited,
     /// Whether a working directory that is missing is made, as for a container's init.
     pub make_cwd: bool,
     /// Descriptors 3 and up that the caller wants to pass.
@@ -52,7 +53,7 @@ impl Confinement<'_> {
     /// `keep` are the sockets that tell of the end, all close-on-exec.
     pub fn apply(&self, keep: &[BorrowedFd<'_>]) -> Result<Ready> {
         let process = self.process;
-        signals::reset(self.ignored_signals)?;
+        self.signals.reset()?;
         if let Some(name) = self.keyring {
             join_keyring(name)?;
         }
@@ -231,7 +232,7 @@ pub fn make_directories(cwd: &CStr) -> Result<()> {
 }
 
 /// A session keyring of its own, in which the container sees no key of its caller.
-fn join_keyring(name: &CStr) -> Result<()> {
+pub fn join_keyring(name: &CStr) -> Result<()> {
     let what = || "join a new session keyring";
     match sys::join_session_keyring(name) {
         // Who possesses it may do everything, its user view, read, link and, beyond the kernel's default, search it: by

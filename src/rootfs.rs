@@ -10,20 +10,25 @@
 
 mod copy_up;
 pub mod devices;
+pub mod external;
 mod filesystem;
 pub mod masks;
+pub mod mountinfo;
 pub mod mounts;
 pub mod options;
 pub mod path;
+pub mod restoring;
 pub mod sources;
 
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::lsm;
 use crate::namespaces::Namespaces;
+use crate::plan;
 use crate::sys::{self, MountAttr, mount_flags};
 use crate::userns::Mappings;
 use devices::Device;
+use mountinfo::Mounted;
 use mounts::{Mount, Place};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
@@ -153,6 +158,7 @@ impl Rootfs {
         if root.path().as_os_str().is_empty() {
             return Err(Error::new("config.json: /root/path: must not be empty"));
         }
+        plan::check_path(root.path(), "/root/path")?;
         let path = bundle.join(root.path());
         let path = files::canonical_directory(&path)
             .context(|| format!("config.json: /root/path: invalid rootfs {}", path.display()))?;
@@ -167,29 +173,17 @@ impl Rootfs {
         let place = Place { bundle, rootfs: &path, ids, has_userns };
         let mounts = mounts.iter().enumerate().map(|(i, mount)| Mount::new(i, mount, &place));
         let mounts = mounts.collect::<Result<Vec<_>>>()?;
-        if !namespaces.has(CloneFlags::CLONE_NEWNS) {
-            if !mounts.is_empty() {
-                return Err(Error::new("config.json: /mounts: needs a private mount namespace"));
-            }
-            if root.readonly() == Some(true) {
-                return Err(Error::new("config.json: /root/readonly: needs a private mount namespace"));
-            }
-            if linux.rootfs_propagation().as_ref().is_some_and(|text| !text.is_empty()) {
-                return Err(Error::new("config.json: /linux/rootfsPropagation: needs a private mount namespace"));
-            }
-            if linux.masked_paths().as_ref().is_some_and(|paths| !paths.is_empty()) {
-                return Err(Error::new("config.json: /linux/maskedPaths: needs a private mount namespace"));
-            }
-            if linux.readonly_paths().as_ref().is_some_and(|paths| !paths.is_empty()) {
-                return Err(Error::new("config.json: /linux/readonlyPaths: needs a private mount namespace"));
-            }
-        }
         let propagation = match linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty()) {
             Some(text) => Some(Propagation::parse(text).ok_or_else(|| {
                 Error::new(format!("config.json: /linux/rootfsPropagation: {text:?} is no kind of propagation"))
             })?),
             None => None,
         };
+        let pivot = namespaces.has(CloneFlags::CLONE_NEWNS);
+        if propagation.is_some() && !pivot {
+            // What its root is made of is attached nowhere, so that nothing reaches it or comes from it.
+            return Err(Error::new("config.json: /linux/rootfsPropagation: needs a private mount namespace"));
+        }
         // A bind mount on /dev brings its own devices, and they are not ours to change.
         let own_dev = !mounts.iter().any(|mount| mount.destination == Path::new("/dev") && mount.is_bind());
         Ok(Rootfs {
@@ -200,7 +194,7 @@ impl Rootfs {
             own_dev,
             masked: absolute(linux.masked_paths().as_deref(), "/linux/maskedPaths")?,
             read_only: absolute(linux.readonly_paths().as_deref(), "/linux/readonlyPaths")?,
-            pivot: namespaces.has(CloneFlags::CLONE_NEWNS),
+            pivot,
             mount_label: lsm::mount_label(linux.mount_label().as_deref())?,
             mounts,
         })
@@ -235,7 +229,8 @@ impl Rootfs {
 fn absolute(paths: Option<&[String]>, pointer: &str) -> Result<Vec<PathBuf>> {
     let mut result: Vec<PathBuf> = Vec::new();
     for (index, path) in paths.into_iter().flatten().enumerate() {
-        if !path.starts_with('/') || path.contains('\0') {
+        plan::check_path(Path::new(path), &format!("{pointer}/{index}"))?;
+        if !path.starts_with('/') {
             return Err(Error::new(format!("config.json: {pointer}/{index}: {path:?} is not an absolute path")));
         }
         let path = path::clean(Path::new(path));
@@ -268,6 +263,13 @@ pub fn attach(rootfs: &Rootfs, sources: &Sources) -> Result<()> {
     .context(|| format!("attach the rootfs at {}: move_mount", rootfs.path.display()))
 }
 
+/// Without a mount namespace of the container's own its root stays a tree that is attached nowhere: the mounts in it are seen
+/// by its processes alone and go with the last of them, so that none can reach the host, or be left there (Linux 6.15).
+pub fn keep_apart(sources: &Sources) -> Result<()> {
+    let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+    sys::mount_setattr(sources.root.as_fd(), true, slave).context(|| "mount_setattr(rootfs, recursive, slave)")
+}
+
 /// Makes the rootfs the root of this mount namespace and lets go of the host's (rule R6).
 pub fn pivot(root: BorrowedFd<'_>) -> Result<()> {
     nix::unistd::fchdir(root).context(|| "fchdir to the rootfs")?;
@@ -289,19 +291,11 @@ pub fn move_to_top(rootfs: &Rootfs, root: BorrowedFd<'_>) -> Result<()> {
 /// The host's root stays below ours, so every procfs and sysfs in it that shows all is unmounted, or covered where that is
 /// not allowed: with one of them about, the kernel would let a user namespace mount another that shows all (rule R6).
 fn hide_kernels_file_systems(rootfs: &Rootfs) -> Result<()> {
-    let mounts = files::read_text(Path::new("/proc/self/mountinfo"))?;
-    let mut places = Vec::new();
-    // proc_pid_mountinfo(5): id, parent, device, root, mount point, options, optional fields, "-", type
-    for line in mounts.lines() {
-        let Some((front, back)) = line.split_once(" - ") else { continue };
-        let mut fields = front.split(' ').skip(3);
-        let is_whole = fields.next() == Some("/");
-        let place = PathBuf::from(unescape(fields.next().unwrap_or_default()));
-        let is_kernels = matches!(back.split(' ').next(), Some("proc" | "sysfs"));
-        if is_whole && is_kernels && !place.starts_with(&rootfs.path) {
-            places.push(place);
-        }
-    }
+    let mounts = mountinfo::read("self")?;
+    let is_kernels =
+        |mount: &Mounted| mount.root == Path::new("/") && matches!(mount.fstype.as_str(), "proc" | "sysfs");
+    let places = mounts.into_iter().filter(is_kernels).map(|mount| mount.place);
+    let places: Vec<PathBuf> = places.filter(|place| !place.starts_with(&rootfs.path)).collect();
     for place in places {
         let what = || format!("hide the host's {}", place.display());
         match nix::mount::umount2(&place, nix::mount::MntFlags::MNT_DETACH) {
@@ -310,29 +304,13 @@ fn hide_kernels_file_systems(rootfs: &Rootfs) -> Result<()> {
             Err(errno) => return Err(Error::from(errno).context("umount2").context(what())),
         }
         let target = CString::new(place.as_os_str().as_encoded_bytes())?;
-        let cover = masks::empty_directory(None).context(what)?;
+        let cover = masks::empty_directory(None, |empty| empty.mount_alone()).context(what)?;
         sys::move_mount(cover.as_fd(), AT_FDCWD, &target).context(|| "move_mount").context(what)?;
     }
     Ok(())
 }
 
-/// mountinfo writes blanks and the like as a backslash and three octal digits.
-fn unescape(text: &str) -> String {
-    let mut parts = text.split('\\');
-    let mut plain = parts.next().unwrap_or_default().to_string();
-    for part in parts {
-        match part.split_at_checked(3).and_then(|(digits, rest)| Some((u8::from_str_radix(digits, 8).ok()?, rest))) {
-            Some((byte, rest)) => {
-                plain.push(char::from(byte));
-                plain.push_str(rest);
-            }
-            None => plain.push_str(part),
-        }
-    }
-    plain
-}
-
-/// Without a mount namespace there is nothing to pivot: only the root of the process changes.
+/// Without a mount namespace there is nothing to pivot: only the root of the process changes; see [`keep_apart`].
 pub fn change_root(root: BorrowedFd<'_>) -> Result<()> {
     nix::unistd::fchdir(root).context(|| "fchdir to the rootfs")?;
     nix::unistd::chroot(".").context(|| "chroot(\".\")")?;

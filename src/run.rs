@@ -7,7 +7,7 @@ use crate::console::Console;
 use crate::create::{self, Launched, Mode};
 use crate::error::{Context, Error, Result};
 use crate::notify_socket::Proxy;
-use crate::state::Lock;
+use crate::state::{Container, Lock, Record};
 use crate::sync::Message;
 use crate::{delete, start, sys};
 use nix::errno::Errno;
@@ -41,18 +41,19 @@ pub fn run(root: &Path, manager: Manager, args: &RunArgs) -> Result<i32> {
         return notify.map_or(Ok(()), |notify| notify.wait(pid, pidfd.as_fd())).map(|()| 0);
     }
     let status = wait(pid, pidfd.as_fd(), console, notify)?;
-    if !args.keep {
-        match container.lock(Lock::Exclusive) {
-            Ok(()) => {}
-            // Somebody else has deleted it while it ran.
-            Err(error) if delete::is_missing(&error) => return Ok(status),
-            Err(error) => return Err(error),
-        }
-        let removed = delete::remove_all(&container, &record, true);
-        delete::run_poststop(&record);
-        removed?;
+    if args.keep { Ok(()) } else { clear_away(&container, &record) }.map(|()| status)
+}
+
+/// Removes a container that has ended, unless somebody else has while it ran, and runs its last hooks.
+pub fn clear_away(container: &Container, record: &Record) -> Result<()> {
+    match container.lock(Lock::Exclusive) {
+        Ok(()) => {}
+        Err(error) if delete::is_missing(&error) => return Ok(()),
+        Err(error) => return Err(error),
     }
-    Ok(status)
+    let removed = delete::remove_all(container, record, true);
+    delete::run_poststop(record);
+    removed
 }
 
 /// READY has come; the end of the conversation means that execve has succeeded.

@@ -32,15 +32,15 @@ const FLAG_NEW_LISTENER: u32 = 8;
 const FLAG_TSYNC_ESRCH: u32 = 16;
 const FLAG_WAIT_KILLABLE_RECV: u32 = 32;
 
-/// Compiles a profile, or takes the result of an earlier time.
-pub fn filter(profile: &LinuxSeccomp) -> Result<Filter> {
+/// Compiles a profile, or takes the result of an earlier time from this user's cache.
+pub fn filter(profile: &LinuxSeccomp, uid: u32) -> Result<Filter> {
     let flags = flags(profile)?;
     let key = cache::key(profile)?;
-    let program = match cache::load(&key) {
+    let program = match cache::load(&key, uid) {
         Some(program) => program,
         None => {
             let program = compile(profile).context(|| "compile the seccomp profile")?;
-            cache::store(&key, &program);
+            cache::store(&key, &program, uid);
             program
         }
     };
@@ -144,8 +144,9 @@ pub fn check(profile: &LinuxSeccomp) -> Result<()> {
             return Err(Error::new(format!("config.json: /linux/seccomp/syscalls/{index}/names: must not be empty")));
         }
         action(rule.action(), rule.errno_ret(), &format!("syscalls/{index}/action"))?;
-        if rule.args().iter().flatten().any(|arg| arg.index() > 5) {
-            return Err(Error::new(format!("config.json: /linux/seccomp/syscalls/{index}/args: the index is above 5")));
+        if let Some(at) = rule.args().iter().flatten().position(|arg| arg.index() > 5) {
+            let pointer = format!("/linux/seccomp/syscalls/{index}/args/{at}/index");
+            return Err(Error::new(format!("config.json: {pointer}: must be between 0 and 5")));
         }
     }
     Ok(())
@@ -177,7 +178,10 @@ fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
     let architectures = architectures(profile)?;
     let mut filter = ScmpFilterContext::new(default)?;
     for architecture in &architectures {
-        filter.add_arch(*architecture)?;
+        filter.add_arch(*architecture).map_err(|error| {
+            let error = Error::from(error).context(format!("/linux/seccomp/architectures: {architecture:?}"));
+            error.hint("all architectures of a filter have one byte order")
+        })?;
     }
     filter.set_ctl_optimize(2)?;
     let mut newer: Vec<(u32, ScmpAction)> = Vec::new();

@@ -29,15 +29,26 @@ pub fn parse(text: &str) -> Result<i32> {
     }
 }
 
-/// Default dispositions and an empty mask, which is what a fresh process expects; `ignored` has a bit for each signal that
-/// the runtime's caller ignores.
-pub fn reset(ignored: u64) -> Result<()> {
-    for number in 1..=64 {
-        if ignored & 1 << (number - 1) != 0 {
-            sys::default_signal(number);
+/// What a process does with signals from its start on, as masks: signal 1 in bit 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inherited {
+    pub ignored: u64,
+    pub blocked: u64,
+}
+
+impl Inherited {
+    /// Default dispositions and an empty mask, which is what a fresh process expects.
+    pub fn reset(self) -> Result<()> {
+        for number in 1..=64 {
+            if self.ignored & 1 << (number - 1) != 0 {
+                sys::default_signal(number);
+            }
         }
+        if self.blocked == 0 {
+            return Ok(());
+        }
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).context(|| "unblock the signals")
     }
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).context(|| "unblock the signals")
 }
 
 #[cfg(test)]

@@ -51,13 +51,10 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
     }
     log::debug(|| format!("container {id} is running"));
     run_poststart(&record, pid).map_err(|error| stop(&container, &record, error))?;
-    match (notify, init.map(|init| init.pidfd()).transpose()?.flatten(), pid) {
-        (Some(notify), Some(pidfd), Some(pid)) => {
-            container.unlock();
-            notify.wait(pid, pidfd.as_fd())
-        }
-        _ => Ok(()),
-    }
+    let (Some(notify), Some(init)) = (notify, init) else { return Ok(()) };
+    let Some(pidfd) = init.pidfd()? else { return Ok(()) };
+    container.unlock();
+    notify.wait(init.pid, pidfd.as_fd())
 }
 
 /// The hooks that run when the program does.

@@ -6,12 +6,14 @@
 //!   init              pid and start time of init, as a symlink, made before init may go on
 //!   start.sock        the socket on which init waits for `start`; it gets this name when the container is created
 //!   seccomp.bpf       the filter, for exec
+//!   restored          init was restored from a checkpoint: it runs, though it has executed nothing itself
 //!   notify/           with a service manager: what the container sees at /run/notify
 //! ```
 //!
 //! What changes in a container's life is not recorded but asked of the kernel: whether init lives, and whether it has
 //! executed the user's program yet. So there is nothing that a crash could leave wrong.
 
+use crate::caller::Caller;
 use crate::cgroups::Cgroups;
 use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
@@ -19,6 +21,7 @@ use crate::files;
 use crate::namespaces::CLONE_NEWTIME;
 use crate::plan::Plan;
 use crate::rdt;
+use crate::rootfs::external::Bind;
 use crate::scheduling::ContainerAttributes;
 use crate::seccomp::Filter;
 use crate::seccomp::notify::Listener;
@@ -27,7 +30,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat, renameat};
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::{Pid, UnlinkatFlags, getuid, symlinkat, unlinkat};
+use nix::unistd::{Pid, UnlinkatFlags, symlinkat, unlinkat};
 use oci_spec::runtime::{Hooks, Process};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,8 +49,10 @@ const FILTER: &str = "seccomp.bpf";
 pub const START_SOCKET: &str = "start.sock";
 /// The same before the container is created.
 pub const EARLY_START_SOCKET: &str = ".start.sock";
+const RESTORED: &str = "restored";
 const NOTIFY: &str = "notify";
-const FILES: [&str; 7] = [RECORD, INIT, FILTER, START_SOCKET, EARLY_START_SOCKET, ".state.json", "notify/notify.sock"];
+const FILES: [&str; 8] =
+    [RECORD, INIT, FILTER, START_SOCKET, EARLY_START_SOCKET, RESTORED, ".state.json", "notify/notify.sock"];
 
 /// What was decided about a container when it was created.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -65,8 +70,17 @@ pub struct Record {
     pub cgroups: Cgroups,
     /// Flags of clone(2): the namespaces that are not the runtime's.
     namespaces: i32,
+    /// Those of them that were not made for the container.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    joined: i32,
+    /// What of the host it sees, for checkpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub binds: Vec<Bind>,
     /// Whether the PID namespace was made for the container, so that its processes end with init.
     pub ends_with_init: bool,
+    /// Whether it was restored: then processes of CRIU may be in its cgroups, too, and not end with init.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restored: bool,
     /// Whether the container has a session keyring of its own.
     pub keyring: bool,
     /// Who gets the seccomp listeners of further processes.
@@ -83,6 +97,10 @@ pub struct Record {
     /// poststart and poststop.
     #[serde(default)]
     pub hooks: Hooks,
+}
+
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 /// The init process of a container: a pid alone could have been given to somebody else since (rule R21).
@@ -117,7 +135,7 @@ impl std::fmt::Display for Status {
 
 impl Record {
     /// The record of a container that is about to be made.
-    pub fn new(args: &CreateArgs, plan: &Plan, cgroups: Cgroups, rdt: Option<rdt::Group>) -> Record {
+    pub fn new(args: &CreateArgs, caller: &Caller, plan: &Plan, cgroups: Cgroups, rdt: Option<rdt::Group>) -> Record {
         let namespaces = [
             CloneFlags::CLONE_NEWNS,
             CloneFlags::CLONE_NEWPID,
@@ -128,6 +146,8 @@ impl Record {
             CloneFlags::CLONE_NEWUSER,
             CLONE_NEWTIME,
         ];
+        let joined = namespaces.into_iter().filter(|kind| plan.namespaces.joins(*kind));
+        let joined = joined.fold(CloneFlags::empty(), |all, kind| all | kind).bits();
         let namespaces = namespaces.into_iter().filter(|kind| plan.namespaces.has(*kind));
         let mut hooks = Hooks::default();
         hooks.set_poststart(plan.hooks.poststart().clone());
@@ -139,11 +159,14 @@ impl Record {
             bundle: plan.bundle.clone(),
             rootfs: plan.rootfs.path.clone(),
             created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
-            owner: getuid().as_raw(),
+            owner: caller.uid,
             annotations: plan.annotations.clone().into_iter().collect(),
             cgroups,
             namespaces: namespaces.fold(CloneFlags::empty(), |all, kind| all | kind).bits(),
+            joined,
+            binds: plan.rootfs.mounts.iter().filter_map(Bind::of).collect(),
             ends_with_init: plan.namespaces.creates(CloneFlags::CLONE_NEWPID),
+            restored: false,
             keyring: !args.no_new_keyring,
             listener: plan.seccomp.as_ref().and_then(Listener::new),
             attributes: plan.attributes.clone(),
@@ -156,6 +179,16 @@ impl Record {
     /// The namespaces that are not the runtime's.
     pub fn namespaces(&self) -> CloneFlags {
         CloneFlags::from_bits_retain(self.namespaces)
+    }
+
+    /// Whether it has joined the namespace of a kind that existed before.
+    pub fn has_joined(&self, kind: CloneFlags) -> bool {
+        CloneFlags::from_bits_retain(self.joined).contains(kind)
+    }
+
+    /// Adds a namespace that it turned out to have.
+    pub fn add_namespace(&mut self, kind: CloneFlags) {
+        self.namespaces |= kind.bits();
     }
 
     /// Whether the caller's supplementary groups stay with the container's processes (an annotation of crun's).
@@ -421,12 +454,22 @@ impl Container {
         renameat(&self.fd, EARLY_START_SOCKET, &self.fd, START_SOCKET).context(|| "announce the container: rename")
     }
 
+    /// A restored container is complete.
+    pub fn announce_restored(&self) -> Result<()> {
+        self.write_new(RESTORED, b"").context(|| "announce the restored container")
+    }
+
+    /// Its path, free of symlinks.
+    pub fn path(&self) -> Result<PathBuf> {
+        let root = files::canonical_directory(&self.root.path).context(|| "look at the state directory")?;
+        Ok(root.join(&self.id))
+    }
+
     /// Makes the directory for the container's notify socket; its path.
     pub fn make_notify_directory(&self) -> Result<PathBuf> {
         let what = || "make the directory of the notify socket";
         mkdirat(&self.fd, NOTIFY, Mode::from_bits_truncate(0o755)).context(|| "mkdir").context(what)?;
-        let root = files::canonical_directory(&self.root.path).context(what)?;
-        Ok(root.join(&self.id).join(NOTIFY))
+        Ok(self.path().context(what)?.join(NOTIFY))
     }
 
     /// Opens that directory; None if the container has none.
@@ -454,17 +497,16 @@ impl Container {
             return Ok((Status::Stopped, None));
         };
         let or_paused = |status| if record.cgroups.is_frozen() { Status::Paused } else { status };
+        let exists = |name: &str| {
+            let (flag, follow) = (nix::unistd::AccessFlags::F_OK, nix::fcntl::AtFlags::empty());
+            nix::unistd::faccessat(&self.fd, name, flag, follow).is_ok()
+        };
         let status = if stat.has_executed() {
             or_paused(Status::Running)
-        } else if nix::unistd::faccessat(
-            &self.fd,
-            START_SOCKET,
-            nix::unistd::AccessFlags::F_OK,
-            nix::fcntl::AtFlags::empty(),
-        )
-        .is_ok()
-        {
+        } else if exists(START_SOCKET) {
             or_paused(Status::Created)
+        } else if exists(RESTORED) {
+            or_paused(Status::Running)
         } else {
             Status::Creating
         };

@@ -11,7 +11,7 @@ mod passing;
 pub mod scheduling;
 pub mod tty;
 
-pub use passing::{receive_fd, send_with_fd, take_fd};
+pub use passing::{receive_fd, receive_with_fd, send_with_fd, take_fd};
 
 use crate::error::{Error, Result};
 use nix::errno::Errno;

@@ -18,6 +18,9 @@ pub struct Sysctl {
     pub value: String,
 }
 
+/// The kernel takes a page at most.
+const MAX_VALUE: usize = 4096;
+
 /// The parameters of System V IPC, which belong to the ipc namespace.
 const IPC: [&str; 8] = [
     "kernel/msgmax",
@@ -57,6 +60,9 @@ pub fn plan(
         }
         if value.contains('\0') {
             return Err(bad("the value contains a NUL character"));
+        }
+        if value.len() >= MAX_VALUE {
+            return Err(bad(&format!("a value of {} bytes is too long", value.len())));
         }
         result.push(Sysctl { key: key.clone(), path: format!("sys/{path}"), value: value.clone() });
     }

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 const MAX_LINES: usize = 340;
 
 /// One line of uid_map or gid_map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mapping {
     inside: u32,
     outside: u32,

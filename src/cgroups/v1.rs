@@ -61,7 +61,7 @@ pub fn hierarchies() -> Vec<Hierarchy> {
 }
 
 /// What of the options of a v1 super block names the hierarchy.
-fn controllers(options: &[String]) -> String {
+pub fn controllers(options: &[String]) -> String {
     const OTHERS: [&str; 7] = ["rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "favordynmods"];
     if let Some(name) = options.iter().find(|option| option.starts_with("name=")) {
         return name.clone();
@@ -203,10 +203,14 @@ pub fn view(cgroups: &Cgroups) -> Result<View> {
         let path = CString::new(directory.path.as_os_str().as_encoded_bytes())?;
         let tree = sys::open_tree_clone(AT_FDCWD, &path, 0)
             .context(|| format!("open_tree(clone) {}", directory.path.display()))?;
-        let name = directory.hierarchy.trim_start_matches("name=").to_string();
-        shown.push(Shown { name, tree });
+        shown.push(Shown { name: shown_name(&directory.hierarchy), tree });
     }
     Ok(View::Legacy(shown))
+}
+
+/// What a hierarchy is called in the container.
+pub fn shown_name(hierarchy: &str) -> String {
+    hierarchy.trim_start_matches("name=").to_string()
 }
 
 /// SIGKILL to every process, frozen meanwhile so that none can have a child in between; always thawed again.

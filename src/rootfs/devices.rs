@@ -2,6 +2,7 @@
 
 use super::{Tree, path};
 use crate::error::{Context, Error, Result};
+use crate::plan;
 use crate::sys::{self, FsContext, mount_flags};
 use crate::userns::{Mapping, Mappings, to_outside};
 use nix::errno::Errno;
@@ -57,9 +58,10 @@ pub fn plan(devices: &[LinuxDevice], own_dev: bool) -> Result<Vec<Device>> {
             LinuxDeviceType::P => SFlag::S_IFIFO,
             LinuxDeviceType::A => return Err(bad("type", "must be one of c, b, u, p")),
         };
-        if !device.path().is_absolute() || device.path().as_os_str().as_encoded_bytes().contains(&0) {
+        if !device.path().is_absolute() {
             return Err(bad("path", "must be an absolute path"));
         }
+        plan::check_path(device.path(), &format!("/linux/devices/{index}/path"))?;
         // 12 bits of major and 20 of minor number is what the kernel has (linux/kdev_t.h).
         let number = |value: i64, bits: u32, field: &str| match u64::try_from(value) {
             Ok(value) if value < 1 << bits => Ok(value),
@@ -71,6 +73,11 @@ pub fn plan(devices: &[LinuxDevice], own_dev: bool) -> Result<Vec<Device>> {
         if mode > 0o7777 {
             return Err(bad("fileMode", "must be between 0 and 4095 (07777)"));
         }
+        // To chown it would mean that the owner stays.
+        let owner = |id: Option<u32>, field: &str| match id.unwrap_or(0) {
+            u32::MAX => Err(bad(field, "4294967295 is no user or group id")),
+            id => Ok(id),
+        };
         let path = path::clean(device.path());
         if path.file_name().is_none() {
             return Err(bad("path", "cannot be the root itself"));
@@ -81,8 +88,8 @@ pub fn plan(devices: &[LinuxDevice], own_dev: bool) -> Result<Vec<Device>> {
             major: number(device.major(), 12, "major")?,
             minor: number(device.minor(), 20, "minor")?,
             mode,
-            uid: device.uid().unwrap_or(0),
-            gid: device.gid().unwrap_or(0),
+            uid: owner(device.uid(), "uid")?,
+            gid: owner(device.gid(), "gid")?,
         };
         match result.iter_mut().find(|known| known.path == new.path) {
             Some(known) => *known = new,
@@ -109,6 +116,11 @@ pub struct Nodes {
 }
 
 impl Nodes {
+    /// The tmpfs with the nodes, if they were made.
+    pub fn made(&self) -> Option<BorrowedFd<'_>> {
+        self.made.as_ref().map(AsFd::as_fd)
+    }
+
     /// Every descriptor in it.
     pub fn into_descriptors(self) -> impl Iterator<Item = OwnedFd> {
         self.made.into_iter().chain(self.found.into_iter().flatten())

@@ -1,11 +1,14 @@
 //! `maskedPaths` and `readonlyPaths`. They fail closed: a container whose mask cannot be made does not start (rule R7).
 
+use super::external::is_null;
+use super::filesystem::FileSystem;
+use super::mounts::context_option;
 use super::{Tree, path};
 use crate::error::{Context, Error, Result};
-use crate::sys::{self, FsContext, MountAttr, mount_flags};
+use crate::sys::{self, MountAttr, mount_flags};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::{SFlag, fstat, major, minor};
+use nix::sys::stat::fstat;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -15,9 +18,7 @@ pub fn open_null() -> Result<OwnedFd> {
     let null = sys::open_tree_clone(AT_FDCWD, c"/dev/null", mount_flags::AT_SYMLINK_NOFOLLOW)
         .context(|| "open_tree(clone) /dev/null")?;
     let stat = fstat(&null).context(|| "fstat /dev/null")?;
-    let is_null = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits()
-        && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3);
-    if !is_null {
+    if !is_null(&stat) {
         return Err(Error::new("/dev/null of the host is not the null device"));
     }
     // As a peer of the host's mount it would carry to the host what the container mounts on it.
@@ -33,6 +34,7 @@ pub fn mask(tree: &Tree<'_>, paths: &[PathBuf], null: BorrowedFd<'_>) -> Result<
     for masked in paths {
         mask_one(tree, masked, &mut null, &mut empty).context(|| format!("mask {}", masked.display()))?;
     }
+    null.spare.into_iter().chain(empty.mount).for_each(|mount| tree.done(mount));
     Ok(())
 }
 
@@ -98,7 +100,7 @@ impl Empty<'_> {
     fn put_on(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
         let mount = match &mut self.mount {
             Some(mount) => mount,
-            none => none.insert(empty_directory(self.tree.label)?),
+            none => none.insert(empty_directory(self.tree.label, |empty| empty.mount(self.tree))?),
         };
         let mut cover = Cover { tree: self.tree, mount: mount.as_fd(), is_attached: self.is_attached, spare: None };
         let moved = cover.put_on(directory, name)?;
@@ -107,20 +109,19 @@ impl Empty<'_> {
     }
 }
 
-/// A tmpfs without room for anything.
-pub fn empty_directory(label: Option<&CStr>) -> Result<OwnedFd> {
-    let context = FsContext::open(c"tmpfs").context(|| "fsopen(tmpfs)")?;
-    for (key, value) in [(c"nr_blocks", c"1"), (c"nr_inodes", c"1"), (c"mode", c"755")] {
-        context.set_string(key, value).context(|| format!("fsconfig({key:?})"))?;
-    }
-    if let Some(label) = label {
-        context.set_string(c"context", label).context(|| format!("fsconfig(context={label:?})"))?;
-    }
-    let read_only = mount_flags::MOUNT_ATTR_RDONLY
+/// A tmpfs without room for anything, mounted by one of [`FileSystem`]'s ways.
+pub fn empty_directory(
+    label: Option<&CStr>,
+    mount: impl FnOnce(&FileSystem<'_>) -> Result<OwnedFd>,
+) -> Result<OwnedFd> {
+    let numbers = [("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "755")];
+    let data = numbers.map(|(key, value)| (key.to_string(), Some(value.to_string())));
+    let data: Vec<_> = data.into_iter().chain(label.map(context_option)).collect();
+    let attributes = mount_flags::MOUNT_ATTR_RDONLY
         | mount_flags::MOUNT_ATTR_NOSUID
         | mount_flags::MOUNT_ATTR_NODEV
         | mount_flags::MOUNT_ATTR_NOEXEC;
-    context.mount(read_only).context(|| "fsmount(tmpfs)")
+    mount(&FileSystem { fstype: c"tmpfs", source: c"", data: &data, attributes }).context(|| "an empty tmpfs")
 }
 
 /// Makes each path, with what is mounted below it, read-only.

@@ -7,6 +7,7 @@ use super::sources::{Opened, Sources};
 use super::{Rootfs, Tree, copy_up};
 use crate::cgroups;
 use crate::error::{Context, Error, Result};
+use crate::plan;
 use crate::sys::mount_flags::{MOUNT_ATTR_IDMAP, MOUNT_ATTR_RDONLY};
 use crate::sys::{self, MountAttr};
 use crate::userns::Mappings;
@@ -72,23 +73,23 @@ impl Mount {
     /// Checks one entry.
     pub fn new(index: usize, mount: &oci_spec::runtime::Mount, place: &Place<'_>) -> Result<Mount> {
         let bad = |field: &str, why: &str| Error::new(format!("config.json: /mounts/{index}{field}: {why}"));
+        plan::check_path(mount.destination(), &format!("/mounts/{index}/destination"))?;
         let destination = destination(mount).map_err(|why| bad("/destination", why))?;
         let list = mount.options().as_deref().unwrap_or_default();
         let mut options = Options::parse(list).map_err(|why| bad("/options", &why))?;
         let fstype = mount.typ().as_deref().unwrap_or_default();
+        plan::check_path(Path::new(fstype), &format!("/mounts/{index}/type"))?;
         if fstype == "bind" {
             options.bind = options.bind.or(Some(true));
         }
         let text = |text: &str, field| CString::new(text).map_err(|_| bad(field, "contains a NUL character"));
         let given = mount.source().as_deref().unwrap_or(Path::new(""));
+        plan::check_path(given, &format!("/mounts/{index}/source"))?;
         let source = if options.remount {
             Source::Remount
         } else if options.bind.is_some() {
             if given.as_os_str().is_empty() {
                 return Err(bad("/source", "a bind mount needs a source"));
-            }
-            if given.as_os_str().as_encoded_bytes().contains(&0) {
-                return Err(bad("/source", "contains a NUL character"));
             }
             if let Some(name) = options.of_file_system() {
                 return Err(bad("/options", &format!("{name:?} is no option of a bind mount")));
@@ -282,7 +283,7 @@ impl Mount {
     }
 
     /// Attributes and propagation of a mount that is still detached. A fresh file system has its attributes already.
-    fn set_attributes(&self, mount: BorrowedFd<'_>, with_attr: bool) -> Result<()> {
+    pub(super) fn set_attributes(&self, mount: BorrowedFd<'_>, with_attr: bool) -> Result<()> {
         let options = &self.options;
         if with_attr && options.attr != MountAttr::default() {
             sys::mount_setattr(mount, false, options.attr).context(|| "mount_setattr")?;
@@ -400,7 +401,6 @@ fn destination(mount: &oci_spec::runtime::Mount) -> std::result::Result<PathBuf,
     match () {
         () if given.is_empty() => Err("must not be empty"),
         () if destination == Path::new("/") => Err("cannot be the root itself"),
-        () if given.as_encoded_bytes().contains(&0) => Err("contains a NUL character"),
         () => Ok(destination),
     }
 }
@@ -441,7 +441,7 @@ fn idmap(
 }
 
 /// The option by which a file system takes its SELinux context.
-fn context_option(label: &CStr) -> (String, Option<String>) {
+pub fn context_option(label: &CStr) -> (String, Option<String>) {
     ("context".to_string(), Some(label.to_string_lossy().into_owned()))
 }
 

@@ -137,6 +137,9 @@ fn make_mode(option: &str) -> Result<Option<u32>, String> {
     }
 }
 
+/// Enough for the layers of any overlay.
+const MAX_OPTION: usize = 128 << 10;
+
 impl Options {
     /// An option that only a file system of one's own could take. Flags of a superblock are let pass on a bind mount, as
     /// mount(2) does.
@@ -160,6 +163,9 @@ impl Options {
                 "dest-nofollow" => options.destination_nofollow = true,
                 "nofail" => options.may_fail = true,
                 option if option.contains('\0') => return Err("an option contains a NUL character".to_string()),
+                option if option.len() >= MAX_OPTION => {
+                    return Err(format!("an option of {} bytes is too long", option.len()));
+                }
                 option if option.split('=').next() == Some("idmap") || option.split('=').next() == Some("ridmap") => {
                     let mappings = option.split_once('=').map(|(_, text)| text.to_string());
                     options.idmap = Some(Idmap { recursive: option.starts_with('r'), mappings });

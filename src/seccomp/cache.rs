@@ -10,7 +10,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::{UnlinkatFlags, getpid, getuid, unlinkat};
+use nix::unistd::{UnlinkatFlags, getpid, unlinkat};
 use oci_spec::runtime::LinuxSeccomp;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
@@ -48,34 +48,34 @@ fn name(key: &[u8]) -> String {
 }
 
 /// Root's is where caches are; a user's goes with his session.
-fn path() -> Option<PathBuf> {
-    match getuid().is_root() {
+fn path(uid: u32) -> Option<PathBuf> {
+    match uid == 0 {
         true => Some(PathBuf::from("/var/cache/corten")),
         false => Some(PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?).join("corten-cache")),
     }
 }
 
 /// Whether it belongs to this user and nobody else can write to or read from it.
-fn is_private(fd: &OwnedFd) -> bool {
-    fstat(fd).is_ok_and(|stat| stat.st_uid == getuid().as_raw() && stat.st_mode & 0o077 == 0)
+fn is_private(fd: &OwnedFd, uid: u32) -> bool {
+    fstat(fd).is_ok_and(|stat| stat.st_uid == uid && stat.st_mode & 0o077 == 0)
 }
 
 /// The directory to write to, made if need be.
-fn directory() -> Option<OwnedFd> {
-    let path = path()?;
+fn directory(uid: u32) -> Option<OwnedFd> {
+    let path = path(uid)?;
     match nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o700)) {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(_) => return None,
     }
-    files::open(&path, OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW).ok().filter(is_private)
+    files::open(&path, OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW).ok().filter(|fd| is_private(fd, uid))
 }
 
 /// The program of a profile that was compiled before.
-pub fn load(key: &[u8]) -> Option<Vec<u8>> {
+pub fn load(key: &[u8], uid: u32) -> Option<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let file = files::open(&path()?.join(name(key)), flags).ok()?;
+    let file = files::open(&path(uid)?.join(name(key)), flags).ok()?;
     // Whatever the way to it, a file that only this user can have written holds what he wrote.
-    if !is_private(&file) {
+    if !is_private(&file, uid) {
         return None;
     }
     let bytes = files::read(file, key.len() + 32 * 1024, MAX_SIZE).ok()?;
@@ -88,8 +88,8 @@ pub fn load(key: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Keeps a program. What goes wrong here is of no consequence.
-pub fn store(key: &[u8], program: &[u8]) {
-    let Some(directory) = directory() else { return };
+pub fn store(key: &[u8], program: &[u8], uid: u32) {
+    let Some(directory) = directory(uid) else { return };
     let mut bytes = MAGIC.to_vec();
     bytes.extend((key.len() as u64).to_le_bytes());
     bytes.extend(key);

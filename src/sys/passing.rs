@@ -21,9 +21,13 @@ pub fn send_with_fd(socket: BorrowedFd<'_>, bytes: &[u8], fd: BorrowedFd<'_>) ->
 
 /// `recvmsg` of one descriptor, close-on-exec; None if the other side is gone or sent none.
 pub fn receive_fd(socket: BorrowedFd<'_>) -> SysResult<Option<OwnedFd>> {
-    let mut bytes = [0u8; 256];
+    receive_with_fd(socket, &mut [0u8; 256]).map(|(_, fd)| fd)
+}
+
+/// `recvmsg` of some bytes, how many, and the descriptor that came with them, if one did, close-on-exec.
+pub fn receive_with_fd(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> SysResult<(usize, Option<OwnedFd>)> {
     let mut space = nix::cmsg_space!([RawFd; 1]);
-    let mut iov = [IoSliceMut::new(&mut bytes)];
+    let mut iov = [IoSliceMut::new(bytes)];
     let message = loop {
         match recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
             Err(Errno::EINTR) => {}
@@ -39,7 +43,7 @@ pub fn receive_fd(socket: BorrowedFd<'_>) -> SysResult<Option<OwnedFd>> {
             }
         }
     }
-    Ok(received)
+    Ok((message.bytes, received))
 }
 
 /// `pidfd_getfd(pidfd, fd, 0)`: a copy of another process's descriptor, close-on-exec.
