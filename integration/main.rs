@@ -62,6 +62,7 @@ mod runtime;
 mod scheduling;
 mod seccomp;
 mod service;
+mod systemd;
 mod terminal;
 mod tidy;
 mod time_namespace;
@@ -86,6 +87,7 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("devices", devices::TESTS),
     ("cgroups", cgroups::TESTS),
     ("limits", limits::TESTS),
+    ("systemd", systemd::TESTS),
     ("commands", commands::TESTS),
     ("seccomp", seccomp::TESTS),
     ("notify", notify::TESTS),

@@ -112,7 +112,7 @@ impl Config {
 
     /// Connects to whom the cgroups are left.
     pub fn connect(&self) -> Result<Option<systemd::Manager>> {
-        self.unit.as_ref().map(|config| systemd::Manager::connect(&config.unit)).transpose()
+        self.unit.as_ref().map(|config| systemd::Manager::connect_with_pids(&config.unit)).transpose()
     }
 }
 
@@ -451,7 +451,11 @@ impl Cgroups {
 
     /// Lets paused processes go on.
     pub fn thaw(&self) -> Result<()> {
-        if self.unified { v2::thaw(self) } else { v1::thaw(self) }
+        match if self.unified { v2::thaw(self) } else { v1::thaw(self) } {
+            // systemd removes a cgroup as soon as it is empty, and then nobody waits there.
+            Err(error) if error.errno() == Some(Errno::ENOENT) && self.unit.is_some() => Ok(()),
+            thawed => thawed,
+        }
     }
 
     /// Kills every process in cgroups that were made for this container, and waits until they are gone.

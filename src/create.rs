@@ -3,7 +3,7 @@
 use crate::caller::Caller;
 use crate::cgroups::setting::Setting;
 use crate::cgroups::systemd;
-use crate::cgroups::{Cgroups, Entrance, Layout, Manager};
+use crate::cgroups::{Cgroups, Entrance, Layout, Manager, UNIFIED};
 use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
 use crate::init::{self, Init};
@@ -322,6 +322,10 @@ impl<'a> Launch<'a> {
             process.check_ids(ids, "config.json: /process")?;
         }
         let restrictions = init::restrictions(plan, &self.caller, ids.as_ref(), &existing, cgroups);
+        let shown = restrictions.shows_cgroup.filter(|path| *path != Path::new(UNIFIED));
+        if let Some(path) = shown.filter(|_| self.systemd.is_some() && plan.rootfs.shows_cgroups()) {
+            systemd::make_early(path)?;
+        }
         let sources = match self.caller.may_mount {
             true => Some(Sources::open(&plan.rootfs, &restrictions)?),
             false => None,

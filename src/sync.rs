@@ -21,6 +21,7 @@
 //!    <----------------- ERROR errno, text ---- at any time, instead of what was expected; then EOF
 //! ```
 //!
+//! In exec there is only GO for a process that systemd moves to its cgroup, and what follows INIT.
 //! `start` and init speak the same language over the start socket: START, then READY and EOF, or ERROR.
 //! EOF before READY means that init died. Success is never inferred from silence.
 

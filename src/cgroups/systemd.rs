@@ -11,7 +11,7 @@
 
 use super::setting::Setting;
 use super::units::{self, Property};
-use super::{Cgroups, Entrance, limits, v1, v2};
+use super::{Cgroups, Directory, Entrance, limits, v1, v2};
 use crate::dbus::{Bus, Call, Connection, Message, Refusal, Value};
 use crate::error::{Context, Error, Result};
 use crate::files;
@@ -103,6 +103,16 @@ impl Manager {
     /// Connects to the one that has, or is to have, the unit.
     pub fn connect(unit: &Unit) -> Result<Manager> {
         Ok(Manager { connection: Connection::open(unit.bus(), JOB_REMOVED)?, user: unit.user })
+    }
+
+    /// Connects to give it processes, which it knows by their pids. So it must be in our PID namespace; in another, where
+    /// our peer has no number that we could see, ours would be the numbers of strangers.
+    pub fn connect_with_pids(unit: &Unit) -> Result<Manager> {
+        let manager = Manager::connect(unit)?;
+        match manager.connection.peer() {
+            Some(_) => Ok(manager),
+            None => Err(Error::new("systemd is in another PID namespace, and pids are not the same there")),
+        }
     }
 
     /// In the child of a clone, which has nothing to say to systemd.
@@ -230,6 +240,11 @@ pub fn make(cgroups: &mut Cgroups, unit: &Unit, config: &super::Config, manager:
     }
 }
 
+/// v2: makes the directory of a scope before systemd does, for somebody who is to be shown it; systemd takes it as it is.
+pub fn make_early(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).context(|| format!("make cgroup {}: mkdir", path.display()))
+}
+
 /// After the clone: puts the child into its scope; on v2 the scope's cgroup. `settings` are its limits.
 pub fn adopt(
     cgroups: &Cgroups,
@@ -288,6 +303,7 @@ pub fn update(cgroups: &Cgroups, unit: &Unit, settings: &[Setting]) -> Result<()
     // What is not given of quota and period stays, and the files know it.
     let mut properties = units::of_settings(settings, bandwidth(cgroups));
     let mut manager = None;
+    let exact = exact(cgroups);
     while !properties.is_empty() {
         let manager = match &mut manager {
             Some(manager) => manager,
@@ -304,7 +320,21 @@ pub fn update(cgroups: &Cgroups, unit: &Unit, settings: &[Setting]) -> Result<()
             None => return Err(Error::new(refusal.text).context(what())),
         }
     }
-    Ok(())
+    cgroups.write_all(&exact)
+}
+
+/// What is in files that systemd, at each change, writes anew and not as it was: it rounds the quota, has no period without
+/// one, and no limit of zero processes.
+fn exact(cgroups: &Cgroups) -> Vec<Setting> {
+    let files: &[(&str, &str)] = match cgroups.unified {
+        true => &[("cpu", "cpu.max"), ("pids", "pids.max")],
+        false => &[("cpu", "cpu.cfs_period_us"), ("cpu", "cpu.cfs_quota_us"), ("pids", "pids.max")],
+    };
+    let setting = |(controller, file): &(&str, &str)| {
+        let text = cgroups.read((controller, file), file)?;
+        Some(Setting::must(*file, text.trim()))
+    };
+    files.iter().filter_map(setting).collect()
 }
 
 /// Quota (negative: none) and period as the kernel has them, in microseconds.
@@ -322,7 +352,7 @@ fn bandwidth(cgroups: &Cgroups) -> Option<(i64, u64)> {
 /// the unit's own, empty for that.
 pub fn attach(unit: &Unit, below: &Path, pid: Pid) -> Result<()> {
     let what = || format!("attach the process to the unit {}", unit.name);
-    let mut manager = Manager::connect(unit)?;
+    let mut manager = Manager::connect_with_pids(unit)?;
     let below = if below.as_os_str().is_empty() { String::new() } else { format!("/{}", below.display()) };
     let arguments = [Value::text(&unit.name), Value::text(below), pids(pid)];
     match manager.call("AttachProcessesToUnit", &arguments).context(what)? {
@@ -337,17 +367,28 @@ pub fn stop(unit: &Unit) -> Result<()> {
 }
 
 /// The cgroups of a container as far as they are its own. Its creator may have been killed before it had started the unit,
-/// or been refused because there was one of that name: then the unit, and what systemd made for it, is not ours.
+/// or been refused because there was one of that name: then the unit, and what systemd made for it, is not ours. Without a
+/// cgroup there is no such unit at all.
 pub fn own<'a>(cgroups: &'a Cgroups, unit: &Unit, id: &str) -> Result<Cow<'a, Cgroups>> {
-    let what = || format!("ask whose the unit {} is", unit.name);
-    let path = format!("{OBJECT}/unit/{}", units::label(&unit.name));
-    let known =
-        Manager::connect(unit)?.property(&path, "org.freedesktop.systemd1.Unit", "Description").context(what)?;
-    if known == description(id) {
-        return Ok(Cow::Borrowed(cgroups));
+    let is_made = |directory: &Directory| units::manages(&directory.hierarchy) && directory.path.exists();
+    if cgroups.directories.iter().any(is_made) {
+        let what = || format!("ask whose the unit {} is", unit.name);
+        let path = format!("{OBJECT}/unit/{}", units::label(&unit.name));
+        let interface = "org.freedesktop.systemd1.Unit";
+        let known = Manager::connect(unit)?.property(&path, interface, "Description").context(what)?;
+        if known == description(id) {
+            return Ok(Cow::Borrowed(cgroups));
+        }
     }
     let mut rest = Cgroups { unit: None, ..cgroups.clone() };
-    rest.directories.retain(|directory| !units::manages(&directory.hierarchy));
+    rest.directories.retain(|directory| {
+        let is_ours = !units::manages(&directory.hierarchy);
+        if !is_ours {
+            // Made before the unit, it is empty; and one with processes of others stays.
+            let _ = super::rmdir(&directory.path);
+        }
+        is_ours
+    });
     Ok(Cow::Owned(rest))
 }
 

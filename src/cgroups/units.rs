@@ -9,6 +9,7 @@ use super::devices::{self, Rule};
 use super::setting::{Otherwise, Setting};
 use crate::dbus::{Value, text};
 use crate::error::{Error, Result};
+use crate::state::check_id;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,7 @@ pub fn place(path: Option<&Path>, id: &str, user: bool) -> Result<(String, Strin
     let bad = |why: String| Error::new(format!("config.json: /linux/cgroupsPath: {why}"));
     let default = if user { "user.slice" } else { "system.slice" };
     let Some(path) = path else {
+        check_id(id)?;
         // Of what an id may hold only this is no part of a name (systemd.unit(5): string escaping).
         let name = format!("runc-{}.scope", id.replace('+', "\\x2b"));
         return match is_unit_name(&name) {
