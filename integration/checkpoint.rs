@@ -570,7 +570,19 @@ fn memory_comes_when_it_is_needed(case: &Case) -> Outcome {
             case,
         };
         other.bundle.write()?;
-        let restored = other.restore(&["--lazy-pages", "--work-path", &work_path])?;
+        let words = ["--detach".as_ref(), "--bundle".as_ref(), other.bundle.dir.as_os_str(), other.bundle.id.as_ref()];
+        let restore = other.invoke("restore", &["--lazy-pages", "--work-path", &work_path]).args(&words);
+        let output = restore.timeout(Duration::from_secs(5)).go();
+        if fs::read_to_string(work.join("dump.log")).is_ok_and(|log| log.contains("page-pipe: splice: -1")) {
+            // So it is with runc; the CRIU that restores waits for ever then.
+            case.delete_force(&other.bundle.id)?;
+            drop(checkpoint.join());
+            case.delete_force(&subject.bundle.id)?;
+            return skip("this criu cannot serve the memory that it has not saved (page-pipe: splice)");
+        }
+        let output = output?.succeeds()?;
+        let pid = case.state(&other.bundle.id)?["pid"].as_i64().unwrap_or(0);
+        let restored = Container::adopt(case, &other.bundle.id, i32::try_from(pid).unwrap_or(0), output);
         subject.lines("log", saved + 3)?;
         restored.exec(&["true"])?.succeeds()?;
         restored.end()?;
