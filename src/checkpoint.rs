@@ -80,6 +80,7 @@ pub fn checkpoint(root: &Path, args: &CheckpointArgs) -> Result<()> {
 /// What CRIU is told of the container.
 fn prepare(options: &mut Options, args: &CheckpointArgs, record: &Record, init: Pid) -> Result<()> {
     options.pid = init.as_raw();
+    options.spare_cgroups(&args.criu, &record.cgroups)?;
     options.root = record.rootfs.to_string_lossy().into_owned();
     options.leave_running = args.leave_running;
     options.tcp_skip_in_flight = args.tcp_skip_in_flight;

@@ -414,7 +414,7 @@ impl<'a> Launch<'a> {
         let Some((pid, _)) = &self.child else { return Ok(()) };
         let pid = *pid;
         if !plan.time_offsets.is_empty() || unshares {
-            match socket.receive()? {
+            match self.receive(socket)? {
                 Some(Message::Unshared) => {}
                 other => return Err(self.unexpected(other)),
             }
@@ -438,7 +438,7 @@ impl<'a> Launch<'a> {
 
     /// The child hands over to one more process, in a PID namespace that it could not be born in.
     fn await_successor(&mut self, socket: &Socket) -> Result<()> {
-        match socket.receive()? {
+        match self.receive(socket)? {
             Some(Message::Init(pid)) => self.adopt(Pid::from_raw(pid), socket),
             other => Err(self.unexpected(other)),
         }
@@ -454,10 +454,17 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
+    fn receive(&self, socket: &Socket) -> Result<Option<Message>> {
+        match &self.child {
+            Some((_, pidfd)) if self.plan.namespaces.hands_over() => socket.receive_from(pidfd.as_fd()),
+            _ => socket.receive(),
+        }
+    }
+
     /// Answers the child until it says what is awaited.
     fn converse(&mut self, socket: &Socket, awaited: &Message) -> Result<()> {
         loop {
-            match socket.receive()? {
+            match self.receive(socket)? {
                 Some(message) if message == *awaited => return Ok(()),
                 Some(Message::Hooks) => {
                     self.run_hooks()?;

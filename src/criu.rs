@@ -5,6 +5,7 @@
 //! inherits. The directories it opens anew by way of /proc/PID/fd of the process that has made the socket: so that is made
 //! in its own process, whose mount namespace may be another one than ours.
 
+use crate::cgroups::Cgroups;
 use crate::cli::CriuArgs;
 use crate::error::{Context, Error, Result};
 use crate::sync::{self, Message};
@@ -285,6 +286,17 @@ fn make_directory(path: &Path, parents: bool) -> Result<()> {
 }
 
 impl Options {
+    /// CRIU saves, and then makes, every cgroup below those that the processes are in. Where these are not all the container's
+    /// own, that would be those of the whole host: so there it leaves cgroups alone, unless it is told what to do. Whether it
+    /// does.
+    pub fn spare_cgroups(&mut self, args: &CriuArgs, cgroups: &Cgroups) -> Result<bool> {
+        let ignore = Some(cgroups_mode(Some("ignore"))?);
+        if args.manage_cgroups_mode.is_none() && !cgroups.are_in_every_hierarchy()? {
+            self.manage_cgroups_mode = ignore;
+        }
+        Ok(self.manage_cgroups_mode == ignore)
+    }
+
     /// What both requests have; an option that makes no sense is an error.
     pub fn new(args: &CriuArgs, place: &Place, annotations: &BTreeMap<String, String>) -> Result<Options> {
         let network = CloneFlags::CLONE_NEWNET.bits() as u32;
@@ -329,7 +341,7 @@ fn cgroups_mode(name: Option<&str>) -> Result<i32> {
         "" | "soft" => Ok(3),
         "full" => Ok(4),
         "strict" => Ok(5),
-        _ => Err(Error::new("Invalid manage-cgroups-mode value")),
+        _ => Err(Error::new("invalid manage-cgroups-mode value")),
     }
 }
 

@@ -217,6 +217,11 @@ impl Joined {
         Ok(Joined { init_pidfd, before, after: namespaces.difference(before), visit, root })
     }
 
+    /// Whether the process will be another one than the parent's child: a PID namespace that was joined is for children.
+    fn hands_over(&self) -> bool {
+        self.after.contains(CloneFlags::CLONE_NEWPID)
+    }
+
     fn enter(&self) -> Result<()> {
         if self.before.is_empty() {
             return Ok(());
@@ -282,6 +287,7 @@ impl Exec<'_> {
         }
         let left = child.joined.visit.leave();
         let (waits, waits_for_cgroup) = (child.wait, child.waits_for_cgroup);
+        let hands_over = child.joined.hands_over();
         drop(child);
         if let Cloned::Parent(pid, pidfd) = cloned? {
             self.child = Some((pid, pidfd));
@@ -291,7 +297,7 @@ impl Exec<'_> {
             cgroups.attach(&record.cgroups, *pid)?;
             let _ = socket.send(&Message::Go);
         }
-        self.converse(&socket)?;
+        self.converse(&socket, hands_over)?;
         let Some((pid, pidfd)) = &self.child else { return Ok(()) };
         if let Some(score) = self.process.oom_score_adj.filter(|_| self.caller.may_mount) {
             create::set_oom_score_adj(&pid.to_string(), score)?;
@@ -316,11 +322,16 @@ impl Exec<'_> {
     }
 
     /// Answers the child until it is ready.
-    fn converse(&mut self, socket: &Socket) -> Result<()> {
+    fn converse(&mut self, socket: &Socket, mut hands_over: bool) -> Result<()> {
         loop {
-            match socket.receive()? {
+            let message = match &self.child {
+                Some((_, pidfd)) if hands_over => socket.receive_from(pidfd.as_fd()),
+                _ => socket.receive(),
+            };
+            match message? {
                 Some(Message::Ready) => return Ok(()),
                 Some(Message::Init(pid)) => {
+                    hands_over = false;
                     create::adopt(&mut self.child, Pid::from_raw(pid))?;
                     let _ = socket.send(&Message::Adopted);
                 }
@@ -436,7 +447,7 @@ impl Child<'_> {
             nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
             die_with_parent()?;
         }
-        if joined.after.contains(CloneFlags::CLONE_NEWPID) {
+        if joined.hands_over() {
             hand_over(&self.socket, CloneFlags::empty(), || "make the process: clone3".to_string())?;
         }
         Ok((has_userns || self.exec.caller.has_groups_of_userns()) && !sys::may_set_groups())

@@ -25,7 +25,7 @@ use crate::sys::{self, tty};
 use crate::terminal::{Destination, Way};
 use crate::{files, hooks, log, pidfile, process, run, scheduling, seccomp};
 use nix::fcntl::OFlag;
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, unshare};
 use nix::unistd::Pid;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -164,10 +164,16 @@ impl Restore<'_> {
         options.lsm_mount_context = args.lsm_mount_context.clone().or(of_config);
         options.inherit_fd = inherited_streams(place.images())?;
         let inherited = join(existing, &mut options);
+        // Then CRIU makes no cgroup namespace either, and gets it from us.
+        let is_spared = options.spare_cgroups(&args.criu, &record.cgroups)?;
+        let unshares_cgroup = is_spared && plan.namespaces.creates(CloneFlags::CLONE_NEWCGROUP);
 
         let cgroup = entrance.into.as_ref().map(AsFd::as_fd);
         let criu = Criu::start(cgroup, &inherited, || {
             cgroups::join(&entrance.tasks)?;
+            if unshares_cgroup {
+                unshare(CloneFlags::CLONE_NEWCGROUP).context(|| "unshare(CLONE_NEWCGROUP)")?;
+            }
             keyring.as_deref().map_or(Ok(()), process::join_keyring)?;
             workshop.build()?;
             place.enter_mount_namespace()

@@ -28,6 +28,7 @@
 use crate::error::{Context, Error, Result};
 use crate::sys;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, recv, socket,
     socketpair,
@@ -147,6 +148,21 @@ impl Socket {
             }
         };
         Ok(Some(message))
+    }
+
+    /// The same, from a child that is about to hand over to another process. That one has the other end open, too, so the
+    /// child's death is told by its pidfd.
+    pub fn receive_from(&self, child: BorrowedFd<'_>) -> Result<Option<Message>> {
+        let mut wanted = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN), PollFd::new(child, PollFlags::POLLIN)];
+        while let Err(error) = poll(&mut wanted, PollTimeout::NONE) {
+            if error != Errno::EINTR {
+                return Err(Error::from(error).context("wait for a message or the end of the child: poll"));
+            }
+        }
+        // Its last message may have come after poll looked at the socket.
+        let is_silent = wanted[0].any() != Some(true)
+            && recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Err(Errno::EAGAIN);
+        if is_silent { Ok(None) } else { self.receive() }
     }
 
     /// The error that the other end has sent before it went, if it has.
