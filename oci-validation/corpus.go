@@ -110,7 +110,7 @@ func (r *corpusRun) all(ctx context.Context, cases []configCase) {
 			defer workers.Done()
 			// The sandbox of a worker dies with the thread that made it.
 			runtime.LockOSThread()
-			worker := &worker{run: r}
+			worker := &worker{ctx: ctx, run: r}
 			defer worker.stop()
 			for c := range queue {
 				if ctx.Err() == nil {
