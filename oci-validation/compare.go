@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -16,11 +19,14 @@ import (
 type runtimeResults struct {
 	subject subject
 	results map[string]map[string]result
+	// configurations counts what came of them, by corpus and outcome.
+	configurations map[string]int
 }
 
 // compare prints, as Markdown, what several runtimes make of the suite.
 func compare(ctx context.Context, words []string) (bool, error) {
-	options, views := newOptions(), []string{"host", "v2"}
+	options, views, probe := newOptions(), []string{"host", "v2"}, ""
+	options.StringVar(&probe, "probe", "", "")
 	options.Func("view", "", func(view string) error {
 		if !slices.Contains(views, view) {
 			return fmt.Errorf("it takes host or v2, not %s", view)
@@ -36,6 +42,13 @@ func compare(ctx context.Context, words []string) (bool, error) {
 	}
 	data, err := readData()
 	if err != nil {
+		return false, err
+	}
+	corpus, err := readCorpus(filepath.Join(installation(), "schema"))
+	if err != nil {
+		return false, err
+	}
+	if probe, err = findProbe(probe); err != nil {
 		return false, err
 	}
 	subjects, err := findSubjects(options.Args())
@@ -59,7 +72,12 @@ func compare(ctx context.Context, words []string) (bool, error) {
 				fmt.Fprintf(os.Stderr, "%s, %s: %s\n", subject, setup.column(), totalsOf(results[setup.column()]))
 			}
 		}
-		all = append(all, runtimeResults{subject, results})
+		few := *options
+		few.jobs = runtime.NumCPU()
+		run := newCorpusRun(machine, corpus, setup{view: views[0]}, subject, &few, probe)
+		run.all(ctx, corpus.choose("", nil))
+		fmt.Fprintf(os.Stderr, "%s: %d of the configurations as they should be, %d not\n", subject, run.passed, run.failed)
+		all = append(all, runtimeResults{subject, results, run.counts})
 	}
 	printDocument(data, views, all)
 	for _, leftover := range machine.leftovers() {
@@ -110,11 +128,11 @@ The machine: Linux %s, %s.
 	fmt.Print("\n## Totals\n\nTests that pass, that fail, and that report an error without a failed assertion (soft).\n\n")
 	fmt.Println("| runtime | " + strings.Join(titlesOf(views), " | ") + " |")
 	fmt.Println("|---|" + strings.Repeat("---|", 2*len(views)))
-	for _, runtime := range all {
-		cells := []string{runtime.subject.String()}
+	for _, one := range all {
+		cells := []string{one.subject.String()}
 		for _, view := range views {
 			for _, fixed := range []bool{false, true} {
-				t := totalsOf(runtime.results[setup{view, fixed}.column()])
+				t := totalsOf(one.results[setup{view, fixed}.column()])
 				cells = append(cells, fmt.Sprintf("**%d** / %d / %d", t.pass, t.fail, t.soft))
 			}
 		}
@@ -129,6 +147,39 @@ The last column says why corten is not expected to pass.
 		printTable(data, view, all)
 	}
 	printReasons(data, views)
+	printConfigurations(views[0], all)
+}
+
+// printConfigurations prints what came of the corpora, a line for each outcome; what is skipped makes one line.
+func printConfigurations(view string, all []runtimeResults) {
+	fmt.Printf(`
+## Configurations, bad and valid
+
+How many configurations of the corpora of oci-validation, with %s, come out how. *Bad* have one value that is wrong or odd, and
+the decisions on what runs all the same are corten's; *valid* have to run. What the machine lacks is the same for all.
+
+`, viewTitles[view])
+	counts, outcomes := make(map[string]map[string]int), make(map[string]bool)
+	header, rule := "| outcome |", "|---|"
+	for _, one := range all {
+		header, rule = header+" "+one.subject.String()+" |", rule+"---|"
+		counts[one.subject.path] = make(map[string]int)
+		for outcome, count := range one.configurations {
+			if corpus, _, lacks := strings.Cut(outcome, ": without "); lacks {
+				outcome = corpus + ": not here"
+			}
+			counts[one.subject.path][outcome] += count
+			outcomes[outcome] = true
+		}
+	}
+	fmt.Println(header + "\n" + rule)
+	for _, outcome := range slices.Sorted(maps.Keys(outcomes)) {
+		cells := []string{outcome}
+		for _, one := range all {
+			cells = append(cells, strconv.Itoa(counts[one.subject.path][outcome]))
+		}
+		fmt.Println("| " + strings.Join(cells, " | ") + " |")
+	}
 }
 
 func titlesOf(views []string) []string {
@@ -145,15 +196,15 @@ var viewTitles = map[string]string{"host": "the machine's cgroups", "v2": "cgrou
 func printTable(data *data, view string, all []runtimeResults) {
 	fmt.Printf("\n## Each test, with %s\n\n", viewTitles[view])
 	header, rule := "| test |", "|---|"
-	for _, runtime := range all {
-		header, rule = header+" "+runtime.subject.String()+" |", rule+"---|"
+	for _, one := range all {
+		header, rule = header+" "+one.subject.String()+" |", rule+"---|"
 	}
 	fmt.Println(header + " reason |\n" + rule + "---|")
 	for _, test := range data.tests {
 		cells := []string{test}
-		for _, runtime := range all {
-			asIs := runtime.results[setup{view, false}.column()][test].cell()
-			fixed := runtime.results[setup{view, true}.column()][test].cell()
+		for _, one := range all {
+			asIs := one.results[setup{view, false}.column()][test].cell()
+			fixed := one.results[setup{view, true}.column()][test].cell()
 			if asIs != fixed {
 				asIs += ", " + fixed
 			}

@@ -47,21 +47,15 @@ func checkConfigs(ctx context.Context, words []string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if probe == "" {
-		probe = filepath.Join(filepath.Dir(cortenPath()), "examples", "probe")
-	}
-	if _, err := os.Stat(probe); err != nil {
-		return false, fmt.Errorf("%w: cargo build --release --example probe", err)
+	if probe, err = findProbe(probe); err != nil {
+		return false, err
 	}
 	machine, err := prepareMachine()
 	if err != nil {
 		return false, err
 	}
 	defer machine.cleanUp()
-	run := &corpusRun{
-		machine: machine, suite: &suite{machine: machine, setup: setup{view: view}, subject: subject, options: options},
-		corpus: corpus, probe: probe, counts: make(map[string]int), used: make(map[*decision]bool),
-	}
+	run := newCorpusRun(machine, corpus, setup{view: view}, subject, options, probe)
 	cases := corpus.choose(only, options.Args())
 	fmt.Printf("%s, %s: %d configurations\n", subject, view, len(cases))
 	run.all(ctx, cases)
@@ -87,6 +81,26 @@ type corpusRun struct {
 	facts   sync.Map // by the text of a configuration: what a container that it makes sees
 }
 
+// findProbe returns this path, or the probe that cargo has built beside corten.
+func findProbe(path string) (string, error) {
+	if path == "" {
+		path = filepath.Join(filepath.Dir(cortenPath()), "examples", "probe")
+	}
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("%w: cargo build --release --example probe", err)
+	}
+	return filepath.Abs(path)
+}
+
+func newCorpusRun(
+	machine *machine, corpus *corpus, setup setup, subject subject, options *options, probe string,
+) *corpusRun {
+	return &corpusRun{
+		machine: machine, suite: &suite{machine: machine, setup: setup, subject: subject, options: options},
+		corpus: corpus, probe: probe, counts: make(map[string]int), used: make(map[*decision]bool),
+	}
+}
+
 func (r *corpusRun) all(ctx context.Context, cases []configCase) {
 	queue := make(chan configCase)
 	var workers sync.WaitGroup
@@ -96,7 +110,7 @@ func (r *corpusRun) all(ctx context.Context, cases []configCase) {
 			defer workers.Done()
 			// The sandbox of a worker dies with the thread that made it.
 			runtime.LockOSThread()
-			worker := &worker{run: r}
+			worker := &worker{ctx: ctx, run: r}
 			defer worker.stop()
 			for c := range queue {
 				if ctx.Err() == nil {
@@ -121,14 +135,14 @@ type judgement struct {
 	skipped   bool
 }
 
-func wrong(format string, arguments ...any) judgement {
-	return judgement{what: "wrong", complaint: fmt.Sprintf(format, arguments...)}
+func wrong(what, format string, arguments ...any) judgement {
+	return judgement{what: what, complaint: what + ": " + fmt.Sprintf(format, arguments...)}
 }
 
 func (r *corpusRun) judge(w *worker, c configCase) judgement {
 	reply, err := w.ask(c.text)
 	if err != nil {
-		return wrong("the sandbox: %v", err)
+		return wrong("no sandbox", "%v", err)
 	}
 	lacking := ""
 	for _, need := range c.needs {
@@ -142,11 +156,11 @@ func (r *corpusRun) judge(w *worker, c configCase) judgement {
 	}
 	switch {
 	case reply.TimedOut:
-		return wrong("it does not end: %s", said)
+		return wrong("does not end", "%s", said)
 	case len(reply.Left) > 0:
-		return wrong("it leaves %s (status %d: %s)", strings.Join(reply.Left, ", "), reply.Status, said)
+		return wrong("leaves something", "%s (status %d: %s)", strings.Join(reply.Left, ", "), reply.Status, said)
 	case reply.Status < 0 || strings.Contains(reply.Stderr, "panicked at"):
-		return wrong("it crashes: %s", said)
+		return wrong("crashes", "%s", said)
 	case c.mutation == "":
 		return judgeValid(reply, lacking, said)
 	}
@@ -164,10 +178,10 @@ func (r *corpusRun) judge(w *worker, c configCase) judgement {
 			r.use(decision)
 			return judgement{what: "without " + lacking, skipped: true}
 		}
-		return wrong("status %d, and no word of %s: %s", reply.Status, c.pointer, said)
+		return wrong("refused without its pointer", "%s (status %d: %s)", c.pointer, reply.Status, said)
 	}
 	if decision == nil || decision.kind == "words" {
-		return wrong("it runs, and no decision says so")
+		return wrong("runs without a decision", "it should be refused, or be in decisions.tsv")
 	}
 	r.use(decision)
 	return r.compare(w, c, decision, reply)
@@ -183,7 +197,7 @@ func judgeValid(reply reply, lacking, said string) judgement {
 	case lacking != "":
 		return judgement{what: "without " + lacking, skipped: true}
 	}
-	return wrong("valid, but status %d: %s", reply.Status, said)
+	return wrong("refused", "it is valid (status %d: %s)", reply.Status, said)
 }
 
 // compare: the sandbox has to be the one that the decision promises.
@@ -194,11 +208,11 @@ func (r *corpusRun) compare(w *worker, c configCase, decision *decision, reply r
 	}
 	expected, err := r.factsOf(w, base)
 	if err != nil {
-		return wrong("there is nothing to compare it with: %v", err)
+		return wrong("runs with another sandbox", "that to compare it with can not be had: %v", err)
 	}
 	found, err := facts(reply.Stdout)
 	if err != nil {
-		return wrong("%v", err)
+		return wrong("runs with another sandbox", "%v", err)
 	}
 	free := strings.Split(decision.detail, ",")
 	var differing []string
@@ -211,7 +225,7 @@ func (r *corpusRun) compare(w *worker, c configCase, decision *decision, reply r
 		}
 	}
 	if len(differing) > 0 {
-		return wrong("it runs, but %s, which should be %s, differ", strings.Join(differing, ", "), decision.kind)
+		return wrong("runs with another sandbox", "%s should be %s", strings.Join(differing, ", "), decision.kind)
 	}
 	return judgement{what: "runs: " + decision.kind}
 }
@@ -256,7 +270,9 @@ func (r *corpusRun) note(c configCase, j judgement) {
 		r.skipped++
 	case j.complaint != "":
 		r.failed++
-		fmt.Printf("FAIL %s: %s\n", c.name, j.complaint)
+		if !r.suite.options.quiet {
+			fmt.Printf("FAIL %s: %s\n", c.name, j.complaint)
+		}
 	default:
 		r.passed++
 		if r.suite.options.verbose {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ type reply struct {
 
 // worker runs containers one after the other in a sandbox of its own. If one leaves something, the next gets a new sandbox.
 type worker struct {
+	ctx     context.Context
 	run     *corpusRun
 	command *exec.Cmd
 	box     *box
@@ -49,6 +51,11 @@ func (w *worker) ask(text string) (reply, error) {
 			return answer, err
 		}
 	}
+	// A runtime that freezes the whole sandbox, which crun does, stops its inner side, too.
+	unanswered := time.AfterFunc(3*containerTimeout, w.end)
+	defer unanswered.Stop()
+	cancelled := context.AfterFunc(w.ctx, w.end)
+	defer cancelled()
 	question, _ := json.Marshal(text)
 	if _, err := w.input.Write(append(question, '\n')); err != nil {
 		return answer, w.broken(err)
@@ -109,12 +116,17 @@ func (w *worker) start() error {
 	return nil
 }
 
+// end ends every process of the sandbox.
+func (w *worker) end() {
+	w.box.thaw()
+	_ = w.command.Process.Kill()
+}
+
 func (w *worker) stop() {
 	if w.command == nil {
 		return
 	}
-	w.box.thaw()
-	_ = w.command.Process.Kill()
+	w.end()
 	_ = w.command.Wait()
 	w.command = nil
 	if err := w.box.remove(); err != nil {
