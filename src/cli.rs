@@ -85,6 +85,8 @@ pub enum Command {
     Update(Box<UpdateArgs>),
     /// Print what a container uses, and when it runs out of memory
     Events(EventsArgs),
+    /// Add mounts to a container that lives, or remove them
+    Mounts(MountsArgs),
     /// Write a config.json to start from
     Spec(SpecArgs),
     /// Print what this runtime supports as JSON
@@ -337,6 +339,15 @@ pub struct EventsArgs {
     /// Print the statistics once
     #[arg(long)]
     pub stats: bool,
+}
+
+// `mounts`
+#[derive(clap::Args, Debug)]
+#[command(override_usage = "corten mounts [OPTIONS] add|remove <CONTAINER-ID> <FILE>")]
+pub struct MountsArgs {
+    /// What to do, the name of the container, and a JSON file with a list as config.json's `mounts`, or - for stdin
+    #[arg(value_names = ["add|remove", "CONTAINER-ID", "FILE"], num_args = 3, required = true)]
+    pub words: Vec<String>,
 }
 
 // `spec`

@@ -24,6 +24,7 @@ mod kill;
 mod list;
 mod log;
 mod lsm;
+mod mounts;
 mod namespaces;
 mod netdev;
 mod nofile;
@@ -75,7 +76,7 @@ fn run(args: Vec<OsString>) -> i32 {
 /// Whether these may be the words of a command whose process becomes visible in a container. It is asked before they are
 /// parsed, for the answer may be to start anew; a container called `run` costs one start more.
 fn enters_container(args: &[OsString]) -> bool {
-    args.iter().skip(1).any(|word| word == "create" || word == "run" || word == "exec")
+    args.iter().skip(1).any(|word| ["create", "run", "exec", "mounts"].iter().any(|name| word == name))
 }
 
 /// Says what is wrong with the call: help on stdout, the message in the log.
@@ -160,6 +161,7 @@ fn dispatch(root: &Path, global: &Global, command: Command) -> Result<i32> {
         Command::Ps(args) => ps::ps(root, &args)?,
         Command::Update(args) => update::update(root, &args)?,
         Command::Events(args) => events::events(root, &args)?,
+        Command::Mounts(args) => mounts::mounts(root, &args)?,
         Command::Spec(args) => spec::spec(&args)?,
         Command::Features => features::features()?,
         Command::Completion(args) => completion::completion(&args.shell)?,

@@ -164,7 +164,7 @@ impl Rootfs {
         }
         let mounts = spec.mounts().as_deref().unwrap_or_default();
         let has_userns = namespaces.has(CloneFlags::CLONE_NEWUSER);
-        let place = Place { bundle, rootfs: &path, ids, has_userns };
+        let place = Place { whence: "config.json: /mounts", bundle, rootfs: &path, ids, has_userns };
         let mounts = mounts.iter().enumerate().map(|(i, mount)| Mount::new(i, mount, &place));
         let mounts = mounts.collect::<Result<Vec<_>>>()?;
         if !namespaces.has(CloneFlags::CLONE_NEWNS) {
