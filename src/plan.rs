@@ -135,7 +135,8 @@ pub fn parse_process(bytes: &[u8], file: &str) -> Result<oci_spec::runtime::Proc
 }
 
 /// A capability that this version has never heard of is worth a warning, not an error (config.md: capabilities), but to
-/// oci-spec it is one, as are some names of the scheduler; so a document that fails is tried once more without these.
+/// oci-spec it is one, as are some names of the scheduler and a process without a user; so a document that fails is tried
+/// once more without these.
 fn parse_leniently<T: DeserializeOwned>(bytes: &[u8], name: &str, process: &str) -> Result<T> {
     let failure = match json::parse(bytes, name) {
         Ok(parsed) => return Ok(parsed),
@@ -147,7 +148,8 @@ fn parse_leniently<T: DeserializeOwned>(bytes: &[u8], name: &str, process: &str)
     let Some(process) = value.pointer_mut(process) else {
         return Err(failure);
     };
-    if !(remove_unknown_capabilities(process.get_mut("capabilities")) | scheduling::mend(process)) {
+    let mended = remove_unknown_capabilities(process.get_mut("capabilities")) | scheduling::mend(process);
+    if !(mended | add_user(process)) {
         return Err(failure);
     }
     json::parse(&serde_json::to_vec(&value)?, name)
@@ -167,6 +169,17 @@ fn check_io_priority(
     match serde_json::from_slice::<Value>(bytes)?.pointer(&pointer) {
         Some(_) => Ok(()),
         None => Err(Error::new(format!("{whence}{pointer}: is required"))),
+    }
+}
+
+/// The user may be missing, for the schema does not require it; then the process is root's, as with runc. Whether it was.
+fn add_user(process: &mut Value) -> bool {
+    match process.as_object_mut() {
+        Some(process) if !process.contains_key("user") => {
+            process.insert("user".to_string(), serde_json::json!({"uid": 0, "gid": 0}));
+            true
+        }
+        _ => false,
     }
 }
 
