@@ -26,6 +26,8 @@ class Docker(stage.Stage):
         super().__init__(*argv)
         self.socket = 'unix:///run/docker.sock'
         self.dockerd = self.daemon('docker')
+        # What runs the steps of its BuildKit, which does not ask for the default runtime.
+        os.environ['DOCKER_BUILDKIT_RUNC_COMMAND'] = self.wrapper
 
     def daemon(self, name, *options):
         """A dockerd of that name, with all that it has in directories of its own."""
