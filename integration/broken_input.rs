@@ -314,6 +314,8 @@ fn valid_odd_configs_run(case: &Case) -> Outcome {
     let tmpfs = json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs"});
     let many: Vec<String> = (0..1000).map(|number| format!("V{number}=x")).collect();
     let long = "x".repeat(100_000);
+    let mut without_user = case.bundle()?.config.get("process").cloned().unwrap_or_default();
+    without_user.as_object_mut().map(|process| process.remove("user"));
     let rows = [
         ("an older version", "/ociVersion", json!("1.0.0")),
         ("a version with a suffix", "/ociVersion", json!("1.0.2-dev")),
@@ -327,6 +329,7 @@ fn valid_odd_configs_run(case: &Case) -> Outcome {
         ("an empty argument", "/process/args", json!(["/probe", ""])),
         ("terminal false", "/process/terminal", json!(false)),
         ("consoleSize without terminal", "/process/consoleSize", json!({"height": 1, "width": 1})),
+        ("no user", "/process", without_user),
         ("a user name", "/process/user/username", json!("ignored")),
         ("no groups", "/process/user/additionalGids", json!([])),
         ("no limits", "/process/rlimits", json!([])),

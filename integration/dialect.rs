@@ -2,6 +2,7 @@
 //! the scripts for shells.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
 use crate::harness::{Case, Outcome, skip};
-use crate::runtime::{Invocation, Output};
+use crate::runtime::{Container, Invocation, Output};
 use crate::{ensure, tests};
 
 tests![
@@ -28,6 +29,11 @@ tests![
     delete_regex_is_for_all_that_match,
     delete_regex_goes_on_after_a_failure,
     a_wrong_regex_is_refused,
+    mounts_are_added_and_removed,
+    mounts_are_added_as_a_whole_or_not,
+    mounts_that_cannot_be_added_are_refused,
+    a_link_leads_no_mount_astray,
+    mounts_in_a_user_namespace_belong_to_its_root,
     completions_are_scripts_that_know_the_commands,
 ];
 
@@ -58,6 +64,9 @@ fn log_level_decides_what_is_logged(case: &Case) -> Outcome {
         let output = case.runtime_with(globals, &bundle.run_arguments()).go()?.succeeds()?;
         ensure!(output.stderr.contains("level=warning") == warnings, "{globals:?}: {output}");
         ensure!(output.stderr.contains("level=debug") == debug, "{globals:?}: {output}");
+        let mut lines = output.stderr.lines().filter(|line| line.contains("level=debug"));
+        let told = |line: &str| line.contains(" func=\"corten::") && line.contains("()\" file=\"src/");
+        ensure!(lines.all(told), "a line does not say where: {output}");
     }
     let output = case.runtime_with(&["--log-level", "error"], &["state", "nosuch"]).go()?;
     output.fails(1, "level=error msg=\"container does not exist\"").map(drop)
@@ -279,6 +288,156 @@ fn a_wrong_regex_is_refused(case: &Case) -> Outcome {
         case.run(words)?.fails(1, "regular expression")?;
     }
     case.delete_force(&container.id)
+}
+
+/// Writes a list of mounts for `mounts add|remove`; the path of the file.
+fn list_of_mounts(case: &Case, mounts: &Value) -> Outcome<String> {
+    let file = case.dir.join(format!("mounts-{}.json", case.next()));
+    fs::write(&file, mounts.to_string())?;
+    Ok(file.to_string_lossy().into_owned())
+}
+
+/// What is mounted at a place of the container: its line in /proc/mounts, or nothing.
+fn mounted(container: &Container<'_>, place: &str) -> Outcome<String> {
+    let mounts = container.exec(&["cat", "/proc/mounts"])?.succeeds()?.stdout;
+    let found = mounts.lines().find(|line| line.split(' ').nth(1) == Some(place));
+    Ok(found.unwrap_or_default().to_owned())
+}
+
+fn sleeping<'c>(case: &'c Case<'c>) -> Outcome<Container<'c>> {
+    case.run_detached(&case.bundle()?.args(&["sleep", "1000"]))
+}
+
+fn mounts_are_added_and_removed(case: &Case) -> Outcome {
+    only_with_these_flags(case)?;
+    let container = sleeping(case)?;
+    let source = case.dir.join("added");
+    fs::create_dir(&source)?;
+    fs::write(source.join("file"), "of the host")?;
+    let list = list_of_mounts(
+        case,
+        &json!([
+            {"destination": "/mnt", "type": "bind", "source": source, "options": ["rbind", "ro"]},
+            {"destination": "/new/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k", "noexec"]},
+        ]),
+    )?;
+    case.run(&["mounts", "add", &container.id, &list])?.succeeds()?;
+    let output = container.exec(&["cat", "/mnt/file"])?.succeeds()?;
+    ensure!(output.stdout == "of the host", "{output}");
+    container.exec(&["touch", "/mnt/x"])?.fails(1, "Read-only").map(drop)?;
+    let scratch = mounted(&container, "/new/scratch")?;
+    ensure!(scratch.contains(" tmpfs ") && scratch.contains("noexec") && scratch.contains("size=64k"), "{scratch}");
+    let seen_outside = fs::read_to_string("/proc/self/mountinfo")?.contains("/new/scratch");
+    ensure!(!seen_outside, "it is on the host");
+    case.run(&["mounts", "remove", &container.id, &list])?.succeeds()?;
+    for place in ["/mnt", "/new/scratch"] {
+        ensure!(mounted(&container, place)?.is_empty(), "{place} is still mounted");
+    }
+    // Once more, for a container whose processes stand still.
+    case.run(&["pause", &container.id])?.succeeds()?;
+    case.run(&["mounts", "add", &container.id, &list])?.succeeds()?;
+    case.run(&["resume", &container.id])?.succeeds()?;
+    ensure!(!mounted(&container, "/mnt")?.is_empty(), "it was not added to the paused container");
+    container.end()
+}
+
+fn mounts_are_added_as_a_whole_or_not(case: &Case) -> Outcome {
+    if !case.machine.is_corten() {
+        return skip("crun leaves what came before");
+    }
+    let container = sleeping(case)?;
+    let tmpfs = |place: &str| json!({"destination": place, "type": "tmpfs", "source": "tmpfs"});
+    let bind = json!({"destination": "/mnt/file", "type": "bind", "source": "/proc/version"});
+    let list = list_of_mounts(case, &json!([tmpfs("/mnt"), bind, tmpfs("/etc/passwd/below")]))?;
+    case.run(&["mounts", "add", &container.id, &list])?.fails(1, "not a directory")?.is_one_line()?;
+    ensure!(mounted(&container, "/mnt")?.is_empty(), "the first is still there");
+    container.end()
+}
+
+fn mounts_that_cannot_be_added_are_refused(case: &Case) -> Outcome {
+    if !case.machine.is_corten() {
+        return skip("other words");
+    }
+    let container = sleeping(case)?;
+    let before = container.exec(&["cat", "/proc/mounts"])?.succeeds()?.stdout;
+    let cannot = "it cannot be added to a container that lives";
+    for (mounts, why) in [
+        (json!([{"destination": "/mnt", "type": "proc", "source": "proc"}]), cannot),
+        (json!([{"destination": "/mnt", "type": "sysfs", "source": "sysfs"}]), cannot),
+        (json!([{"destination": "/mnt", "type": "cgroup", "source": "cgroup"}]), cannot),
+        (json!([{"destination": "/mnt", "type": "overlay", "source": "/x", "options": ["lowerdir=/a:/b"]}]), cannot),
+        (json!([{"destination": "/", "type": "tmpfs", "source": "tmpfs"}]), "/0/destination: cannot be the root"),
+        (json!([{"destination": "/proc/kcore", "source": "/etc/passwd", "options": ["bind"]}]), "/proc"),
+        (json!([{"destination": "/proc", "source": "/proc", "options": ["rbind"]}]), cannot),
+        (json!([{"destination": "/tmp", "options": ["remount", "suid"]}]), cannot),
+        (json!([{"destination": "/mnt", "type": "bind", "source": "/nosuch"}]), "no such file or directory"),
+        (json!([{"destination": "/mnt", "type": "bind"}]), "/0/source: a bind mount needs a source"),
+        (json!([{"type": "tmpfs"}]), "missing field `destination`"),
+        (json!({"mounts": []}), "expected a sequence"),
+    ] {
+        let list = list_of_mounts(case, &mounts)?;
+        case.run(&["mounts", "add", &container.id, &list])?.fails(1, why)?.is_one_line()?;
+    }
+    let list = list_of_mounts(case, &json!([{"destination": "/etc", "type": "tmpfs", "source": "tmpfs"}]))?;
+    case.run(&["mounts", "remove", &container.id, &list])?.fails(1, "nothing is mounted there")?.is_one_line()?;
+    case.run(&["mounts", "change", &container.id, &list])?.fails(1, "unknown command change")?.is_one_line()?;
+    case.run(&["mounts", "add", "nosuch", &list])?.fails(1, "container does not exist")?.is_one_line()?;
+    case.run(&["mounts", "add", &container.id, "/nosuch"])?.fails(1, "open /nosuch")?.is_one_line()?;
+    case.run(&["mounts", "add", &container.id])?.fails(1, "requires exactly 3 argument(s)")?;
+    ensure!(container.exec(&["cat", "/proc/mounts"])?.succeeds()?.stdout == before, "something has changed");
+    container.kill("KILL")?;
+    container.wait()?;
+    case.run(&["mounts", "add", &container.id, &list])?.fails(1, "container not running")?.is_one_line()?;
+    container.delete()
+}
+
+fn a_link_leads_no_mount_astray(case: &Case) -> Outcome {
+    if !case.machine.is_corten() {
+        return skip("crun follows links");
+    }
+    let bundle =
+        case.bundle()?.args(&["sleep", "1000"]).with("/linux/maskedPaths", json!(["/proc/version", "/secret"]));
+    fs::create_dir(bundle.rootfs().join("secret"))?;
+    symlink("/secret", bundle.rootfs().join("decoy"))?;
+    symlink("/proc", bundle.rootfs().join("kernel"))?;
+    let container = case.run_detached(&bundle)?;
+    for (place, why) in [
+        ("/decoy", "name the place without symlinks"),
+        ("/kernel/version", "name the place without symlinks"),
+        ("/proc/version", "nothing may be removed on or below /proc and /sys"),
+        ("/proc", "nothing may be removed on or below /proc and /sys"),
+    ] {
+        let list = list_of_mounts(case, &json!([{"destination": place, "type": "tmpfs", "source": "tmpfs"}]))?;
+        case.run(&["mounts", "remove", &container.id, &list])?.fails(1, why)?.is_one_line()?;
+    }
+    for place in ["/kernel/version", "/kernel/sys"] {
+        let list = list_of_mounts(case, &json!([{"destination": place, "source": "/etc", "options": ["bind"]}]))?;
+        case.run(&["mounts", "add", &container.id, &list])?.fails(1, "")?.is_one_line()?;
+    }
+    for place in ["/secret", "/proc/version"] {
+        ensure!(!mounted(&container, place)?.is_empty(), "the mask of {place} is gone");
+    }
+    container.end()
+}
+
+fn mounts_in_a_user_namespace_belong_to_its_root(case: &Case) -> Outcome {
+    only_with_these_flags(case)?;
+    let container = case.run_detached(&case.bundle()?.args(&["sleep", "1000"]).in_user_namespace()?)?;
+    let list = list_of_mounts(
+        case,
+        &json!([
+            {"destination": "/new/scratch", "type": "tmpfs", "source": "tmpfs"},
+            {"destination": "/version", "type": "bind", "source": "/proc/version", "options": ["bind", "ro"]},
+        ]),
+    )?;
+    case.run(&["mounts", "add", &container.id, &list])?.succeeds()?;
+    let output = container.exec(&["stat", "-c", "%u:%g", "/new", "/new/scratch"])?.succeeds()?;
+    ensure!(output.stdout == "0:0\n0:0\n", "{output}");
+    container.exec(&["touch", "/new/scratch/x"])?.succeeds()?;
+    container.exec(&["cat", "/version"])?.succeeds()?;
+    case.run(&["mounts", "remove", &container.id, &list])?.succeeds()?;
+    ensure!(mounted(&container, "/new/scratch")?.is_empty(), "it is still mounted");
+    container.end()
 }
 
 fn completions_are_scripts_that_know_the_commands(case: &Case) -> Outcome {

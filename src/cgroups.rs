@@ -73,7 +73,7 @@ impl Config {
     pub fn new(path: Option<&Path>, resources: Option<&LinuxResources>) -> Result<Config> {
         let path = path.filter(|path| !path.as_os_str().is_empty());
         if let Some(path) = path {
-            plan::check_path(path, "/linux/cgroupsPath")?;
+            plan::check_path(path, "config.json: /linux/cgroupsPath")?;
         }
         if path.is_some_and(|path| clean(path) == Path::new("/")) {
             return Err(Error::new("config.json: /linux/cgroupsPath: cannot be the root of the hierarchy"));

@@ -110,6 +110,8 @@ pub enum Command {
     Checkpoint(Box<CheckpointArgs>),
     /// Let a container go on from what `checkpoint` has saved
     Restore(Box<RestoreArgs>),
+    /// Add mounts to a container that lives, or remove them
+    Mounts(MountsArgs),
     /// Write a config.json to start from
     Spec(SpecArgs),
     /// Print what this runtime supports as JSON
@@ -471,6 +473,15 @@ pub struct RestoreArgs {
     /// Close TCP connections instead of keeping them
     #[arg(long)]
     pub tcp_close: bool,
+}
+
+// `mounts`
+#[derive(clap::Args, Debug)]
+#[command(override_usage = "corten mounts [OPTIONS] add|remove <CONTAINER-ID> <FILE>")]
+pub struct MountsArgs {
+    /// What to do, the name of the container, and a JSON file with a list as config.json's `mounts`, or - for stdin
+    #[arg(value_names = ["add|remove", "CONTAINER-ID", "FILE"], num_args = 3, required = true)]
+    pub words: Vec<String>,
 }
 
 // `spec`

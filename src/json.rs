@@ -50,7 +50,9 @@ pub fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8], name: &str) -> Result<T
         Ok(value) => Ok(value),
         Err(error) if error.is_data() || !trace.borrow().is_empty() => {
             let pointer: String = trace.borrow().iter().rev().map(|part| format!("/{part}")).collect();
-            Err(Error::new(format!("{name}: {pointer}: {error}")))
+            // The document as a whole has an empty pointer.
+            let separator = if pointer.is_empty() { "" } else { ": " };
+            Err(Error::new(format!("{name}: {pointer}{separator}{error}")))
         }
         Err(error) => Err(Error::new(format!("{name}: {error}"))),
     }

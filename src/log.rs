@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::panic::Location;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -19,7 +20,7 @@ use std::time::SystemTime;
 /// How a line of the log looks on stderr or in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// `time="..." level=error msg="..."`
+    /// `time="..." level=error msg="..."`, and for debugging `func="..." file="..."`.
     Text,
     /// `{"errno":"ENOENT","level":"error","msg":"...","time":"..."}`, the keys in order; errno only where one is known.
     Json,
@@ -144,34 +145,44 @@ pub fn close_inherited() {
     }
 }
 
-/// Logs what happens, for `--debug`; the closure runs only then.
-pub fn debug(message: impl FnOnce() -> String) {
+/// Logs what happens, and where, for `--debug`; the closure runs only then.
+#[track_caller]
+pub fn debug<F: FnOnce() -> String>(message: F) {
     if LOG.get().is_some_and(|log| log.level == Level::Debug) {
-        write(Level::Debug, &message(), None);
+        // A closure's type bears the name of the function that it stands in.
+        let name = std::any::type_name::<F>();
+        let place = Place { function: name.split("::{{closure}}").next().unwrap_or(name), file: Location::caller() };
+        write(Level::Debug, &message(), None, Some(place));
     }
+}
+
+/// Where a line was logged.
+struct Place {
+    function: &'static str,
+    file: &'static Location<'static>,
 }
 
 /// Logs something that is odd but does not stop the operation.
 pub fn warning(message: &str) {
-    write(Level::Warning, message, None);
+    write(Level::Warning, message, None, None);
 }
 
 /// Logs the error that ends this command, with the errno that caused it; if the log is elsewhere, on stderr, too.
 pub fn fatal(message: &str, errno: Option<Errno>) {
-    write(Level::Error, message, errno);
+    write(Level::Error, message, errno, None);
     if LOG.get().is_some_and(|log| !matches!(log.destination, Destination::Stderr)) {
         let _ = writeln!(std::io::stderr(), "{}", message.trim_end());
     }
 }
 
-fn write(level: Level, message: &str, errno: Option<Errno>) {
+fn write(level: Level, message: &str, errno: Option<Errno>, place: Option<Place>) {
     static DEFAULT: Log = Log { destination: Destination::Stderr, format: Format::Text, level: Level::Warning };
     let log = LOG.get().unwrap_or(&DEFAULT);
     if level > log.level {
         return;
     }
     let now = SystemTime::now();
-    let line = || render(log.format, level, message, errno, now);
+    let line = || render(log.format, level, message, errno, place.as_ref(), now);
     // There is nowhere to report that the log itself cannot be written.
     let _ = match &log.destination {
         Destination::Stderr => std::io::stderr().write_all(line().as_bytes()),
@@ -181,14 +192,28 @@ fn write(level: Level, message: &str, errno: Option<Errno>) {
     };
 }
 
-fn render(format: Format, level: Level, message: &str, errno: Option<Errno>, time: SystemTime) -> String {
-    let time = humantime::format_rfc3339_seconds(time);
+fn render(
+    format: Format,
+    level: Level,
+    message: &str,
+    errno: Option<Errno>,
+    place: Option<&Place>,
+    time: SystemTime,
+) -> String {
+    let (time, level) = (humantime::format_rfc3339_seconds(time), level.name());
+    let place = place.map(|place| (place.function, place.file.file(), place.file.line()));
     match format {
-        Format::Text => format!("time=\"{time}\" level={} msg={}\n", level.name(), quote(message)),
+        Format::Text => {
+            let place = place.map(|(function, file, line)| format!(" func=\"{function}()\" file=\"{file}:{line}\""));
+            format!("time=\"{time}\" level={level} msg={}{}\n", quote(message), place.unwrap_or_default())
+        }
         Format::Json => {
             let message = serde_json::Value::from(message);
             let errno = errno.map(|errno| format!("\"errno\":\"{errno:?}\",")).unwrap_or_default();
-            format!("{{{errno}\"level\":\"{}\",\"msg\":{message},\"time\":\"{time}\"}}\n", level.name())
+            let place =
+                place.map(|(function, file, line)| format!("\"file\":\"{file}:{line}\",\"func\":\"{function}\","));
+            let place = place.unwrap_or_default();
+            format!("{{{errno}{place}\"level\":\"{level}\",\"msg\":{message},\"time\":\"{time}\"}}\n")
         }
     }
 }
@@ -265,11 +290,11 @@ mod tests {
     fn lines_look_like_logrus() {
         let message = "corten run failed: exec: \"x\": not found";
         assert_eq!(
-            render(Format::Text, Level::Error, message, Some(Errno::ENOENT), time()),
+            render(Format::Text, Level::Error, message, Some(Errno::ENOENT), None, time()),
             "time=\"2025-11-04T19:54:06Z\" level=error msg=\"corten run failed: exec: \\\"x\\\": not found\"\n"
         );
         assert_eq!(
-            render(Format::Json, Level::Warning, message, None, time()),
+            render(Format::Json, Level::Warning, message, None, None, time()),
             "{\"level\":\"warning\",\"msg\":\"corten run failed: exec: \\\"x\\\": not found\",\
              \"time\":\"2025-11-04T19:54:06Z\"}\n"
         );
@@ -279,9 +304,26 @@ mod tests {
     }
 
     #[test]
+    fn lines_for_debugging_say_where() {
+        let place = Place { function: "corten::run::run", file: Location::caller() };
+        let file = format!("src/log.rs:{}", place.file.line());
+        assert_eq!(
+            render(Format::Text, Level::Debug, "x", None, Some(&place), time()),
+            format!("time=\"2025-11-04T19:54:06Z\" level=debug msg=x func=\"corten::run::run()\" file=\"{file}\"\n")
+        );
+        assert_eq!(
+            render(Format::Json, Level::Debug, "x", None, Some(&place), time()),
+            format!(
+                "{{\"file\":\"{file}\",\"func\":\"corten::run::run\",\"level\":\"debug\",\"msg\":\"x\",\
+                 \"time\":\"2025-11-04T19:54:06Z\"}}\n"
+            )
+        );
+    }
+
+    #[test]
     fn json_names_the_errno_and_keeps_its_keys_in_order() {
         assert_eq!(
-            render(Format::Json, Level::Error, "open x", Some(Errno::EACCES), time()),
+            render(Format::Json, Level::Error, "open x", Some(Errno::EACCES), None, time()),
             "{\"errno\":\"EACCES\",\"level\":\"error\",\"msg\":\"open x\",\"time\":\"2025-11-04T19:54:06Z\"}\n"
         );
     }

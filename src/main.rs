@@ -27,6 +27,7 @@ mod kill;
 mod list;
 mod log;
 mod lsm;
+mod mounts;
 mod namespaces;
 mod netdev;
 mod nofile;
@@ -82,7 +83,7 @@ fn run(args: Vec<OsString>) -> i32 {
 /// Whether these may be the words of a command whose process becomes visible in a container. It is asked before they are
 /// parsed, for the answer may be to start anew; a container called `run` costs one start more.
 fn enters_container(args: &[OsString]) -> bool {
-    args.iter().skip(1).any(|word| word == "create" || word == "run" || word == "exec")
+    args.iter().skip(1).any(|word| ["create", "run", "exec", "mounts"].iter().any(|name| word == name))
 }
 
 /// Says what is wrong with the call: help on stdout, the message in the log.
@@ -196,6 +197,7 @@ fn dispatch(root: &Path, global: &Global, command: Command) -> Result<i32> {
         Command::Events(args) => events::events(root, &args)?,
         Command::Checkpoint(args) => checkpoint::checkpoint(root, &args)?,
         Command::Restore(args) => return restore::restore(root, manager, &args),
+        Command::Mounts(args) => mounts::mounts(root, &args)?,
         Command::Spec(args) => spec::spec(&args)?,
         Command::Features => features::features()?,
         Command::Completion(args) => completion::completion(&args.shell)?,

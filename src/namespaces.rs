@@ -85,7 +85,7 @@ impl Namespaces {
             match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
                 Some(path) if !path.is_absolute() => return bad("path must be absolute"),
                 Some(path) => {
-                    plan::check_path(path, &format!("/linux/namespaces/{index}/path"))?;
+                    plan::check_path(path, &format!("config.json: /linux/namespaces/{index}/path"))?;
                     namespaces.join.push((kind, path.clone()));
                 }
                 None => namespaces.create |= kind,

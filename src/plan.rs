@@ -133,7 +133,8 @@ pub fn parse_process(bytes: &[u8], file: &str) -> Result<oci_spec::runtime::Proc
 }
 
 /// A capability that this version has never heard of is worth a warning, not an error (config.md: capabilities), but to
-/// oci-spec it is one, as are some names of the scheduler; so a document that fails is tried once more without these.
+/// oci-spec it is one, as are some names of the scheduler and a process without a user; so a document that fails is tried
+/// once more without these.
 fn parse_leniently<T: DeserializeOwned>(bytes: &[u8], name: &str, process: &str) -> Result<T> {
     let failure = match json::parse(bytes, name) {
         Ok(parsed) => return Ok(parsed),
@@ -143,7 +144,8 @@ fn parse_leniently<T: DeserializeOwned>(bytes: &[u8], name: &str, process: &str)
     let Some(process) = value.pointer_mut(process) else {
         return Err(failure);
     };
-    if !(remove_unknown_capabilities(process.get_mut("capabilities")) | scheduling::mend(process)) {
+    let mended = remove_unknown_capabilities(process.get_mut("capabilities")) | scheduling::mend(process);
+    if !(mended | add_user(process)) {
         return Err(failure);
     }
     json::parse(&serde_json::to_vec(&value)?, name)
@@ -167,6 +169,17 @@ fn check_device_numbers(spec: &Spec, bytes: &[u8]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The user may be missing, for the schema does not require it; then the process is root's, as with runc. Whether it was.
+fn add_user(process: &mut Value) -> bool {
+    match process.as_object_mut() {
+        Some(process) if !process.contains_key("user") => {
+            process.insert("user".to_string(), serde_json::json!({"uid": 0, "gid": 0}));
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Drops the names that no kernel known to us has, each with a warning; whether there were any.
@@ -360,14 +373,14 @@ fn check_text(text: &str, pointer: &str, max: usize) -> Result<()> {
     Ok(())
 }
 
-/// A path that goes to the kernel: no NUL, and no longer than any path can be (limits.h).
-pub fn check_path(path: &Path, pointer: &str) -> Result<()> {
+/// A path that goes to the kernel: no NUL, and no longer than any path can be (limits.h). `whence` begins the message.
+pub fn check_path(path: &Path, whence: &str) -> Result<()> {
     let bytes = path.as_os_str().as_encoded_bytes();
     if bytes.contains(&0) {
-        return Err(Error::new(format!("config.json: {pointer}: contains a NUL character")));
+        return Err(Error::new(format!("{whence}: contains a NUL character")));
     }
     if bytes.len() >= libc::PATH_MAX as usize {
-        return Err(Error::new(format!("config.json: {pointer}: {} bytes are too many for a path", bytes.len())));
+        return Err(Error::new(format!("{whence}: {} bytes are too many for a path", bytes.len())));
     }
     Ok(())
 }
@@ -393,7 +406,7 @@ fn check_hooks(hooks: &Hooks) -> Result<()> {
             if !hook.path().is_absolute() {
                 return bad("path", "must be absolute");
             }
-            check_path(hook.path(), &format!("/hooks/{kind}/{index}/path"))?;
+            check_path(hook.path(), &format!("config.json: /hooks/{kind}/{index}/path"))?;
             for (name, texts) in [("args", hook.args()), ("env", hook.env())] {
                 if let Some(at) = texts.iter().flatten().position(|text| text.contains('\0')) {
                     return bad(&format!("{name}/{at}"), "contains a NUL character");

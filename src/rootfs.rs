@@ -158,7 +158,7 @@ impl Rootfs {
         if root.path().as_os_str().is_empty() {
             return Err(Error::new("config.json: /root/path: must not be empty"));
         }
-        plan::check_path(root.path(), "/root/path")?;
+        plan::check_path(root.path(), "config.json: /root/path")?;
         let path = bundle.join(root.path());
         let path = files::canonical_directory(&path)
             .context(|| format!("config.json: /root/path: invalid rootfs {}", path.display()))?;
@@ -170,7 +170,7 @@ impl Rootfs {
         }
         let mounts = spec.mounts().as_deref().unwrap_or_default();
         let has_userns = namespaces.has(CloneFlags::CLONE_NEWUSER);
-        let place = Place { bundle, rootfs: &path, ids, has_userns };
+        let place = Place { whence: "config.json: /mounts", bundle, rootfs: &path, ids, has_userns };
         let mounts = mounts.iter().enumerate().map(|(i, mount)| Mount::new(i, mount, &place));
         let mounts = mounts.collect::<Result<Vec<_>>>()?;
         let propagation = match linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty()) {
@@ -229,7 +229,7 @@ impl Rootfs {
 fn absolute(paths: Option<&[String]>, pointer: &str) -> Result<Vec<PathBuf>> {
     let mut result: Vec<PathBuf> = Vec::new();
     for (index, path) in paths.into_iter().flatten().enumerate() {
-        plan::check_path(Path::new(path), &format!("{pointer}/{index}"))?;
+        plan::check_path(Path::new(path), &format!("config.json: {pointer}/{index}"))?;
         if !path.starts_with('/') {
             return Err(Error::new(format!("config.json: {pointer}/{index}: {path:?} is not an absolute path")));
         }

@@ -15,8 +15,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::str::FromStr;
 
-/// A larger file is none of resources.
-const MAX_RESOURCES: usize = 4 << 20;
+/// A larger file is no JSON of ours.
+const MAX_JSON: usize = 4 << 20;
 
 /// `corten update ID`
 pub fn update(root: &Path, args: &UpdateArgs) -> Result<()> {
@@ -61,29 +61,32 @@ fn schemata(args: &UpdateArgs) -> Result<Vec<&str>> {
 /// Reads `linux.resources` from a file, or from stdin if it is called `-`.
 fn read(file: &Path) -> Result<Resources> {
     let name = file.display().to_string();
-    let what = || format!("read {name}");
-    let bytes = if file == Path::new("-") {
-        read_to_end(std::io::stdin()).context(what)?
-    } else {
-        // A FIFO without a writer must not hang us (rule R23).
-        let fd = files::open(file, OFlag::O_RDONLY | OFlag::O_NONBLOCK).context(|| format!("open {name}"))?;
-        read_to_end(fd).context(what)?
-    };
-    let mut given: LinuxResources = json::parse(&bytes, &name)?;
+    let mut given: LinuxResources = json::parse(&read_json(file)?, &name)?;
     given.set_devices(None);
     Resources::new(Some(&given), &format!("{name}: "))
+}
+
+/// The bytes of a JSON file that the caller names, or of stdin if it is called `-`; at most 4 MiB.
+pub fn read_json(file: &Path) -> Result<Vec<u8>> {
+    let what = || format!("read {}", file.display());
+    if file == Path::new("-") {
+        return read_to_end(std::io::stdin()).context(what);
+    }
+    // A FIFO without a writer must not hang us (rule R23).
+    let fd = files::open(file, OFlag::O_RDONLY | OFlag::O_NONBLOCK).context(|| format!("open {}", file.display()))?;
+    read_to_end(fd).context(what)
 }
 
 /// A pipe may return less than it was asked for before its end.
 fn read_to_end(fd: impl AsFd) -> nix::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     loop {
-        let part = files::read(&fd, 64 << 10, MAX_RESOURCES)?;
+        let part = files::read(&fd, 64 << 10, MAX_JSON)?;
         if part.is_empty() {
             return Ok(bytes);
         }
         bytes.extend(part);
-        if bytes.len() > MAX_RESOURCES {
+        if bytes.len() > MAX_JSON {
             return Err(nix::errno::Errno::EFBIG);
         }
     }

@@ -74,8 +74,9 @@ class Docker(stage.Stage):
         same(self.docker('ps', '-aq').out, '', 'containers')
 
     def may_stay(self, path):
-        # A network namespace that dockerd keeps for itself, and its data directory as a private mount.
-        return path.endswith('/netns/default') or path in (f'{self.dir}/docker', f'{self.dir}/remapped')
+        # A network namespace that dockerd keeps for itself, its data directory as a private mount, and the cgroup above those
+        # of BuildKit, which runc leaves and corten does not.
+        return path.endswith(('/netns/default', '/docker/buildkit')) or path in (f'{self.dir}/docker', f'{self.dir}/remapped')
 
     def states(self):
         return [f'{top}/{name}' for top in ('/run/docker/runtime-under-test/moby', '/run/docker/runtime-runc/moby') if os.path.isdir(top)

@@ -5,10 +5,22 @@ use super::resources::{BlockIo, Cpu, Memory, Resources, Throttled};
 use super::setting::Setting;
 use crate::error::Result;
 
+/// What v1 takes as shares.
+const MIN_SHARES: u64 = 2;
+const MAX_SHARES: u64 = 262_144;
+
 /// What is written on v1, the settings of one controller together.
 pub fn v1(resources: &Resources) -> Result<Vec<Setting>> {
     if !resources.unified.is_empty() {
         return Err(resources.error("unified", "needs cgroup v2"));
+    }
+    // The kernel would take other numbers quietly, for something else; runc refuses them.
+    match shares(&resources.cpu) {
+        Some(..MIN_SHARES) => return Err(resources.error("cpu/shares", "the minimum allowed cpu-shares is 2")),
+        Some(shares) if shares > MAX_SHARES => {
+            return Err(resources.error("cpu/shares", "the maximum allowed cpu-shares is 262144"));
+        }
+        _ => {}
     }
     let mut settings = Vec::new();
     memory_v1(&resources.memory, &mut settings);
@@ -181,10 +193,10 @@ fn cpuset(cpu: &Cpu, settings: &mut Vec<Setting>) {
 /// v1's shares (2..262144, 1024 by default) as v2's weight (1..10000, 100 by default): the curve through those three
 /// points that every runtime uses, quadratic in the logarithms.
 fn weight_of_shares(shares: u64) -> u64 {
-    if shares <= 2 {
+    if shares <= MIN_SHARES {
         return 1;
     }
-    if shares >= 262_144 {
+    if shares >= MAX_SHARES {
         return 10_000;
     }
     let log = (shares as f64).log2();
@@ -307,6 +319,14 @@ mod tests {
         becomes(docker, &[], &[]);
         becomes("{}", &[], &[]);
         becomes(r#"{"pids": {"limit": -1}}"#, &["?pids.max=max"], &["?pids.max=max"]);
+    }
+
+    #[test]
+    fn shares_beyond_the_range_of_v1_are_refused_there() {
+        let (least, most) = ("the minimum allowed cpu-shares is 2", "the maximum allowed cpu-shares is 262144");
+        becomes(r#"{"cpu": {"shares": 1}}"#, &[&format!("! cpu/shares: {least}")], &["cpu.weight=1"]);
+        becomes(r#"{"cpu": {"shares": 262145}}"#, &[&format!("! cpu/shares: {most}")], &["cpu.weight=10000"]);
+        becomes(r#"{"cpu": {"shares": 262144}}"#, &["cpu.shares=262144"], &["cpu.weight=10000"]);
     }
 
     #[test]

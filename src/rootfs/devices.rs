@@ -61,7 +61,7 @@ pub fn plan(devices: &[LinuxDevice], own_dev: bool) -> Result<Vec<Device>> {
         if !device.path().is_absolute() {
             return Err(bad("path", "must be an absolute path"));
         }
-        plan::check_path(device.path(), &format!("/linux/devices/{index}/path"))?;
+        plan::check_path(device.path(), &format!("config.json: /linux/devices/{index}/path"))?;
         // 12 bits of major and 20 of minor number is what the kernel has (linux/kdev_t.h).
         let number = |value: i64, bits: u32, field: &str| match u64::try_from(value) {
             Ok(value) if value < 1 << bits => Ok(value),

@@ -72,19 +72,19 @@ const PROC_FILES: [&str; 10] = [
 impl Mount {
     /// Checks one entry.
     pub fn new(index: usize, mount: &oci_spec::runtime::Mount, place: &Place<'_>) -> Result<Mount> {
-        let bad = |field: &str, why: &str| Error::new(format!("config.json: /mounts/{index}{field}: {why}"));
-        plan::check_path(mount.destination(), &format!("/mounts/{index}/destination"))?;
+        let bad = |field: &str, why: &str| Error::new(format!("{}/{index}{field}: {why}", place.whence));
+        plan::check_path(mount.destination(), &format!("{}/{index}/destination", place.whence))?;
         let destination = destination(mount).map_err(|why| bad("/destination", why))?;
         let list = mount.options().as_deref().unwrap_or_default();
         let mut options = Options::parse(list).map_err(|why| bad("/options", &why))?;
         let fstype = mount.typ().as_deref().unwrap_or_default();
-        plan::check_path(Path::new(fstype), &format!("/mounts/{index}/type"))?;
+        plan::check_path(Path::new(fstype), &format!("{}/{index}/type", place.whence))?;
         if fstype == "bind" {
             options.bind = options.bind.or(Some(true));
         }
         let text = |text: &str, field| CString::new(text).map_err(|_| bad(field, "contains a NUL character"));
         let given = mount.source().as_deref().unwrap_or(Path::new(""));
-        plan::check_path(given, &format!("/mounts/{index}/source"))?;
+        plan::check_path(given, &format!("{}/{index}/source", place.whence))?;
         let source = if options.remount {
             Source::Remount
         } else if options.bind.is_some() {
@@ -151,7 +151,7 @@ impl Mount {
     }
 
     /// Makes the detached mount, if the parent has not opened it.
-    fn make(&self, tree: &Tree<'_>, sources: &Sources) -> Result<OwnedFd> {
+    pub fn make(&self, tree: &Tree<'_>, sources: &Sources) -> Result<OwnedFd> {
         let root = tree.root;
         match &self.source {
             Source::FileSystem { fstype, source } => {
@@ -395,7 +395,7 @@ impl Mount {
 }
 
 /// The place in the container: absolute, clean, and not the root itself.
-fn destination(mount: &oci_spec::runtime::Mount) -> std::result::Result<PathBuf, &'static str> {
+pub fn destination(mount: &oci_spec::runtime::Mount) -> std::result::Result<PathBuf, &'static str> {
     let given = mount.destination().as_os_str();
     let destination = path::clean(mount.destination());
     match () {
@@ -407,6 +407,8 @@ fn destination(mount: &oci_spec::runtime::Mount) -> std::result::Result<PathBuf,
 
 /// Where the bundle and the rootfs are, and what the container's user namespace maps, if one is made.
 pub struct Place<'a> {
+    /// What messages call the list (`config.json: /mounts`).
+    pub whence: &'a str,
     pub bundle: &'a Path,
     pub rootfs: &'a Path,
     pub ids: Option<&'a Mappings>,
@@ -428,13 +430,13 @@ fn idmap(
         match (own, given) {
             (Some(own), _) => Some(own),
             (None, Some(text)) => Some(Mappings::parse(text, place.ids).ok_or_else(|| {
-                Error::new(format!("config.json: {pointer}/options: {text:?} is no list of mappings"))
+                Error::new(format!("{}/{index}/options: {text:?} is no list of mappings", place.whence))
             })?),
             (None, None) if options.idmap.is_none() => return Ok(None),
             (None, None) if place.has_userns => None,
             (None, None) => {
                 let why = "idmap needs uidMappings and gidMappings, or a user namespace";
-                return Err(Error::new(format!("config.json: {pointer}/options: {why}")));
+                return Err(Error::new(format!("{}/{index}/options: {why}", place.whence)));
             }
         };
     Ok(Some(Idmap { recursive, mappings }))
@@ -452,7 +454,8 @@ fn set_label(mount: BorrowedFd<'_>, label: &CStr) -> Result<()> {
     Ok(sys::set_xattr(root.as_fd(), c"security.selinux", label)?)
 }
 
-fn is_proc_file(destination: &Path) -> bool {
+/// Whether it is one of the files of procfs that may be mounted upon.
+pub fn is_proc_file(destination: &Path) -> bool {
     PROC_FILES.iter().any(|file| destination == Path::new(file))
 }
 
@@ -506,7 +509,8 @@ fn attach_range(tree: &mut Tree<'_>, rootfs: &Rootfs, sources: &Sources, range: 
     Ok(())
 }
 
-fn attach_one(tree: &mut Tree<'_>, mount: &Mount, position: usize, sources: &Sources) -> Result<()> {
+/// Attaches a mount; `position` is that of its source in `sources`.
+pub fn attach_one(tree: &mut Tree<'_>, mount: &Mount, position: usize, sources: &Sources) -> Result<()> {
     if mount.source == Source::Remount {
         let target = path::open_in_root(tree.root, &mount.destination, OFlag::O_PATH).context(|| "openat2")?;
         return filesystem::remount(target.as_fd(), &mount.options);

@@ -73,20 +73,7 @@ impl Sources {
     /// Opens everything as this process sees it now.
     pub fn open(rootfs: &Rootfs, restrictions: &Restrictions<'_>) -> Result<Sources> {
         let root = clone_path(&rootfs.path, true).context(|| format!("open the rootfs {}", rootfs.path.display()))?;
-        let mut opened = Sources {
-            root,
-            binds: Vec::with_capacity(rootfs.mounts.len()),
-            idmaps: Vec::new(),
-            nodes: None,
-            null: None,
-            sys: None,
-            cgroup: None,
-            mounts_cgroup: restrictions.mounts_cgroup,
-        };
-        for (position, mount) in rootfs.mounts.iter().enumerate() {
-            let label = rootfs.mount_label.as_deref();
-            opened.open_mount(position, mount, label, restrictions).context(|| mount.to_string())?;
-        }
+        let mut opened = Sources::of_mounts(root, &rootfs.mounts, rootfs.mount_label.as_deref(), restrictions)?;
         if !restrictions.makes_nodes {
             opened.nodes = Some(devices::prepare(&rootfs.devices, restrictions.ids)?);
         }
@@ -98,6 +85,29 @@ impl Sources {
         }
         if let Some(path) = restrictions.shows_cgroup.filter(|_| rootfs.shows_cgroups()) {
             opened.cgroup = Some(show(path)?);
+        }
+        Ok(opened)
+    }
+
+    /// Opens the sources of mounts alone; `root` is what they are to be attached in.
+    pub fn of_mounts(
+        root: OwnedFd,
+        mounts: &[Mount],
+        label: Option<&CStr>,
+        restrictions: &Restrictions<'_>,
+    ) -> Result<Sources> {
+        let mut opened = Sources {
+            root,
+            binds: Vec::with_capacity(mounts.len()),
+            idmaps: Vec::new(),
+            nodes: None,
+            null: None,
+            sys: None,
+            cgroup: None,
+            mounts_cgroup: restrictions.mounts_cgroup,
+        };
+        for (position, mount) in mounts.iter().enumerate() {
+            opened.open_mount(position, mount, label, restrictions).context(|| mount.to_string())?;
         }
         Ok(opened)
     }
