@@ -116,8 +116,7 @@ impl Init<'_> {
                 &opened
             }
         };
-        let root = sources.root.as_fd();
-        let mut tree = Tree::new(root, rootfs.mount_label.as_deref());
+        let mut tree = Tree::new(sources.root.as_fd(), rootfs.mount_label.as_deref());
         if rootfs.pivot {
             rootfs::attach(rootfs, sources)?;
             mounts::attach_early(&mut tree, rootfs, sources)?;
@@ -132,6 +131,7 @@ impl Init<'_> {
         if rootfs.pivot {
             mounts::attach_late(&mut tree, rootfs, sources, self.view.as_ref())?;
         }
+        let root = tree.root();
         devices::make(&tree, &rootfs.devices, sources.nodes.as_ref())?;
         if rootfs.pivot && rootfs.own_dev {
             devices::make_links(&tree, rootfs.has_proc())?;
