@@ -85,7 +85,10 @@ fn memory_v1(memory: &Memory, settings: &mut Vec<Setting>) {
     if memory.disable_oom_killer {
         settings.push(Setting::must("memory.oom_control", 1));
     }
-    settings.extend(memory.use_hierarchy.map(|shared| Setting::must("memory.use_hierarchy", u8::from(shared))));
+    // The kernels that we run on always do, so that only the contrary is theirs to refuse.
+    if memory.use_hierarchy == Some(false) {
+        settings.push(Setting::must("memory.use_hierarchy", 0));
+    }
 }
 
 fn memory_v2(resources: &Resources, settings: &mut Vec<Setting>) -> Result<()> {
@@ -340,7 +343,7 @@ mod tests {
             &["memory.swappiness=0"],
             &["! memory/swappiness: has no form on cgroup v2"],
         );
-        becomes(r#"{"memory": {"useHierarchy": true}}"#, &["memory.use_hierarchy=1"], &[]);
+        becomes(r#"{"memory": {"useHierarchy": true}}"#, &[], &[]);
         let shared = "! memory/useHierarchy: has no form on cgroup v2";
         becomes(r#"{"memory": {"useHierarchy": false}}"#, &["memory.use_hierarchy=0"], &[shared]);
         becomes(
