@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};
 
-use crate::harness::{Case, Outcome};
+use crate::harness::{Case, Outcome, skip};
 use crate::{ensure, tests};
 
 tests![
@@ -248,6 +248,11 @@ fn everything_may_be_asked(case: &Case) -> Outcome {
 }
 
 fn create_hands_the_listener_over_before_it_returns(case: &Case) -> Outcome {
+    if case.machine.name == "crun" {
+        return skip(
+            "crun loads the filter now before and now after create returns, and hangs when it is killed between",
+        );
+    }
     let agent = Agent::start(case, libc::SYS_mkdir)?;
     let call = libc::SYS_mkdir.to_string();
     let bundle = case.bundle()?.with("/linux/seccomp", profile(&agent, &["mkdir", "execve"]));
