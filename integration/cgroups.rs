@@ -20,8 +20,10 @@ tests![
     cpu_shares_are_written,
     cpu_quota_and_period_are_written,
     cpuset_is_written,
+    cpuset_mems_are_written,
     memory_swappiness_is_written,
     memory_oom_killer_can_be_disabled,
+    memory_is_accounted_with_its_children,
     memory_kernel_tcp_is_written,
     memory_kernel_is_ignored_with_a_warning,
     swap_without_a_limit_is_refused_on_v2,
@@ -138,6 +140,15 @@ fn cpuset_is_written(case: &Case) -> Outcome {
     is_written(case, ("/cpu/cpus", json!("0")), ["cpuset", "cpuset.cpus", "cpuset.cpus"], ["0", "0"])
 }
 
+fn cpuset_mems_are_written(case: &Case) -> Outcome {
+    need(case, "cpuset")?;
+    let several = fs::read_to_string("/sys/devices/system/node/online").is_ok_and(|nodes| nodes.trim() != "0");
+    if !case.machine.cgroup2 && !several {
+        return skip("there is one memory node, which every cgroup of v1 has anyway");
+    }
+    is_written(case, ("/cpu/mems", json!("0")), ["cpuset", "cpuset.mems", "cpuset.mems"], ["0", "0"])
+}
+
 /// A limit that v2 has no form for has to be refused there, and found in its file on v1.
 fn is_written_on_v1(case: &Case, resource: (&str, Value), file: &str, value: &str) -> Outcome {
     let controller = file.split('.').next().unwrap_or_default();
@@ -162,6 +173,31 @@ fn memory_oom_killer_can_be_disabled(case: &Case) -> Outcome {
         ensure!(found.starts_with("oom_kill_disable 1"), "the file holds {found}");
         Ok(())
     })
+}
+
+fn memory_is_accounted_with_its_children(case: &Case) -> Outcome {
+    let pointer = "/linux/resources/memory/useHierarchy";
+    if case.machine.cgroup2 {
+        // There it always is, so that only the contrary has to be refused.
+        return property(case, pointer, json!(false)).instead_of(json!(true)).refused("ierarchy");
+    }
+    need(case, "memory")?;
+    for (asked, expected) in [(true, "1"), (false, "0")] {
+        let bundle = case.bundle()?.with(pointer, json!(asked));
+        bundle.write()?;
+        let output = case.runtime(&["create", "--bundle"]).args(&[&bundle.dir]).args(&[&bundle.id]).go()?;
+        if output.status != 0 && !asked {
+            // From Linux 5.11 on nothing else is possible on v1 either.
+            return output.fails(1, "use_hierarchy").map(drop);
+        }
+        output.succeeds()?;
+        let pid = case.state(&bundle.id)?.get("pid").and_then(Value::as_i64).unwrap_or(0) as i32;
+        let file = group(case, pid, "memory")?.join("memory.use_hierarchy");
+        let found = fs::read_to_string(&file)?;
+        case.delete_force(&bundle.id)?;
+        ensure!(found.trim() == expected, "useHierarchy {asked} makes it {found}");
+    }
+    Ok(())
 }
 
 fn memory_kernel_tcp_is_written(case: &Case) -> Outcome {

@@ -13,6 +13,7 @@ tests![
     the_default_devices_are_there,
     the_default_links_are_there,
     a_character_device_is_made,
+    an_unbuffered_device_is_a_character_device,
     a_block_device_is_made,
     a_fifo_is_made,
     a_device_in_a_missing_directory_is_made,
@@ -86,6 +87,11 @@ fn a_character_device_is_made(case: &Case) -> Outcome {
     let expected = [("type", json!("c")), ("major", json!(10)), ("minor", json!(229)), ("mode", json!(0o640))];
     is_made(case, &device, &expected)?;
     is_made(case, &device, &[("uid", json!(5)), ("gid", json!(6))])
+}
+
+fn an_unbuffered_device_is_a_character_device(case: &Case) -> Outcome {
+    let device = json!({"type": "u", "path": "/dev/raw", "major": 10, "minor": 229});
+    is_made(case, &device, &[("type", json!("c")), ("major", json!(10)), ("minor", json!(229))])
 }
 
 fn a_block_device_is_made(case: &Case) -> Outcome {

@@ -25,10 +25,13 @@ use crate::runtime;
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What other runtimes are known to do differently: runtime[-version][@set-up], test, reason.
-const KNOWN_DIFFERENCES: &str = include_str!("known-differences.tsv");
+pub const KNOWN_DIFFERENCES: &str = include_str!("known-differences.tsv");
+
+/// What cannot be tried on another runtime: runtime[-version][@set-up], test, reason.
+pub const NOT_TRIED: &str = include_str!("not-tried.tsv");
 
 /// What is not tried in a set-up: set-up, test, reason.
-const NOT_HERE: &str = include_str!("not-here.tsv");
+pub const NOT_HERE: &str = include_str!("not-here.tsv");
 
 /// Why a test did not pass.
 #[derive(Debug)]
@@ -215,6 +218,8 @@ struct Options {
     user: Option<u32>,
     patience: u32,
     list: bool,
+    /// A page of docs/ to be printed, and nothing else done.
+    page: Option<fn() -> String>,
     jobs: usize,
     filters: Vec<String>,
 }
@@ -229,12 +234,15 @@ impl Options {
             user: None,
             patience: 1,
             list: false,
+            page: None,
             jobs: (cpus * 2).min(8),
             filters: Vec::new(),
         };
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--list" => options.list = true,
+                "--ledger" => options.page = Some(crate::ledger::page),
+                "--properties" => options.page = Some(crate::properties::page),
                 "--systemd" => options.systemd = true,
                 "--user" => {
                     let user = words.next().and_then(|text| text.parse().ok()).filter(|user| *user > 0);
@@ -269,6 +277,11 @@ struct Verdict {
     seconds: f64,
 }
 
+/// The full names of the tests of some modules.
+pub fn names(modules: &[(&str, &[Test])]) -> impl Iterator<Item = String> {
+    modules.iter().flat_map(|(module, tests)| tests.iter().map(move |test| format!("{module}::{}", test.name)))
+}
+
 /// Runs the tests that the command line selects.
 pub fn main(modules: &[(&str, &[Test])]) -> ExitCode {
     let options = match Options::parse(env::args().skip(1)) {
@@ -278,6 +291,10 @@ pub fn main(modules: &[(&str, &[Test])]) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(page) = options.page {
+        print!("{}", page());
+        return ExitCode::SUCCESS;
+    }
     let selected: Vec<(String, Test)> = modules
         .iter()
         .flat_map(|(module, tests)| tests.iter().map(move |test| (format!("{module}::{}", test.name), *test)))
@@ -467,7 +484,7 @@ fn run_all(machine: &Machine, options: &Options, selected: Vec<(String, Test)>) 
         });
     }
     let verdicts = verdicts.into_inner().unwrap_or_default();
-    summarise(machine, &verdicts)
+    summarise(machine, &verdicts, options.filters.is_empty())
 }
 
 fn take(queue: &Mutex<VecDeque<(String, Test)>>) -> Option<(String, Test)> {
@@ -520,26 +537,57 @@ fn not_here(machine: &Machine, test: &str) -> Option<&'static str> {
 }
 
 /// The reason why the runtime under test is known to fail a test, if it is.
+fn known_difference(machine: &Machine, test: &str) -> Option<&'static str> {
+    difference(KNOWN_DIFFERENCES, machine, test)
+}
+
+/// A line of a list of differences that is for this machine and the runtime under test.
+fn difference(list: &'static str, machine: &Machine, test: &str) -> Option<&'static str> {
+    let applies = |setups: Option<&str>| setups.is_none_or(|all| all.split(',').any(|name| name == machine.setup));
+    differences(list, &machine.name, &machine.version, test).find(|(setups, _)| applies(*setups)).map(|(_, why)| why)
+}
+
+/// In which set-ups, if not in all, a runtime is known to fail a test or cannot be tried with it, and why.
+pub fn differences_of(
+    name: &str,
+    version: &str,
+    test: &str,
+) -> impl Iterator<Item = (Option<&'static str>, &'static str)> {
+    let tried = differences(KNOWN_DIFFERENCES, name, version, test);
+    tried.chain(differences(NOT_TRIED, name, version, test))
+}
+
+/// The lines about a runtime and a test: for which set-ups, and the reason.
 ///
 /// The first column is a name, optionally with the beginning of a version and the set-ups where it holds: `runc`,
 /// `runc-1.1`, `crun@v2`, `crun@uml,tcg`.
-fn known_difference(machine: &Machine, test: &str) -> Option<&'static str> {
-    let setup = machine.setup.as_str();
-    let full = format!("{}-{}", machine.name, machine.version);
-    KNOWN_DIFFERENCES.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
+fn differences(
+    list: &'static str,
+    name: &str,
+    version: &str,
+    test: &str,
+) -> impl Iterator<Item = (Option<&'static str>, &'static str)> {
+    let full = format!("{name}-{version}");
+    list.lines().filter(|line| !line.starts_with('#')).filter_map(move |line| {
         let mut columns = line.split('\t');
-        let (who, name, reason) = (columns.next()?, columns.next()?, columns.next()?);
-        let (runtime, only) = who.split_once('@').unwrap_or((who, setup));
-        let runtime_applies = runtime == machine.name || full.starts_with(runtime) && runtime.contains('-');
-        let applies = runtime_applies && only.split(',').any(|name| name == setup);
-        (applies && name == test).then_some(reason)
+        let (who, of, reason) = (columns.next()?, columns.next()?, columns.next()?);
+        let (runtime, setups) = match who.split_once('@') {
+            Some((runtime, setups)) => (runtime, Some(setups)),
+            None => (who, None),
+        };
+        let applies = runtime == name || full.starts_with(runtime) && runtime.contains('-');
+        (applies && of == test).then_some((setups, reason))
     })
 }
 
 fn report(machine: &Machine, verdict: &Verdict) {
     let known = known_difference(machine, &verdict.name);
+    let untried = difference(NOT_TRIED, machine, &verdict.name).is_some();
     let verbose = env::var_os("CORTEN_IT_VERBOSE").is_some();
     match (&verdict.outcome, known) {
+        (Ok(()) | Err(Stop::Fail(_)), _) if untried => {
+            println!("FAIL {}: was tried, but not-tried.tsv lists it", verdict.name);
+        }
         (Ok(()), None) if verbose => println!("pass {} ({:.2} s)", verdict.name, verdict.seconds),
         (Ok(()), None) => {}
         (Ok(()), Some(_)) => println!("FAIL {}: passes, but known-differences.tsv lists it", verdict.name),
@@ -551,10 +599,12 @@ fn report(machine: &Machine, verdict: &Verdict) {
 }
 
 /// Prints the totals, `N passed, N failed, N skipped` last; true if the run is a success.
-fn summarise(machine: &Machine, verdicts: &[Verdict]) -> bool {
+fn summarise(machine: &Machine, verdicts: &[Verdict], is_whole: bool) -> bool {
     let (mut passed, mut failed, mut known, mut skipped) = (0, 0, 0, 0);
     for verdict in verdicts {
+        let untried = difference(NOT_TRIED, machine, &verdict.name).is_some();
         match (&verdict.outcome, known_difference(machine, &verdict.name)) {
+            (Ok(()) | Err(Stop::Fail(_)), _) if untried => failed += 1,
             (Ok(()), None) => passed += 1,
             (Err(Stop::Skip(_)), _) => skipped += 1,
             (Err(Stop::Fail(_)), Some(_)) => known += 1,
@@ -565,6 +615,19 @@ fn summarise(machine: &Machine, verdicts: &[Verdict]) -> bool {
     if !strayed.is_empty() {
         println!("FAIL the mounts of the harness changed: {}", strayed.join("; "));
         failed += 1;
+    }
+    // What other set-ups lack is said in not-here.tsv.
+    if machine.is_corten()
+        && is_whole
+        && ["host", "v2"].contains(&machine.setup.as_str())
+        && !machine.invoker.is_rootless()
+    {
+        let skipped = verdicts.iter().filter(|verdict| matches!(verdict.outcome, Err(Stop::Skip(_))));
+        let skipped = skipped.map(|verdict| verdict.name.as_str()).collect();
+        for test in crate::ledger::skipped_without_leave(&skipped) {
+            println!("FAIL {test}: the ledger needs it, it was skipped, and elsewhere.tsv does not say where it runs");
+            failed += 1;
+        }
     }
     if machine.is_corten() && known > 0 {
         println!("FAIL known-differences.tsv lists corten: its bugs are fixed, not listed");

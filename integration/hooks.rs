@@ -27,8 +27,10 @@ tests![
     a_failing_hook_of_create_fails_create_and_leaves_nothing,
     a_failing_hook_of_create_is_named_with_its_output,
     a_failing_start_container_hook_stops_the_container,
+    poststart_hooks_are_over_when_start_returns,
     a_failing_poststart_hook_stops_the_container,
     a_failing_poststop_hook_is_a_warning,
+    output_goes_where_the_annotations_say,
     a_hook_that_takes_too_long_is_killed,
     a_timeout_of_zero_is_refused,
     a_relative_hook_path_is_refused,
@@ -39,7 +41,9 @@ tests![
     a_start_container_hook_runs_where_devices_cannot_be_opened,
 ];
 
-const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+/// The kinds of hooks, in the order of the lifecycle.
+pub const KINDS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// A shell script as a hook. It reads its stdin first, because crun may die of SIGPIPE when a hook does not.
 fn script(text: &str) -> Value {
@@ -243,6 +247,21 @@ fn a_failing_start_container_hook_stops_the_container(case: &Case) -> Outcome {
     case.delete_force(&container.id)
 }
 
+fn poststart_hooks_are_over_when_start_returns(case: &Case) -> Outcome {
+    let mut bundle = case.bundle()?.args(&["/bin/sleep", "1000"]);
+    let found = bundle.dir.join("found");
+    // Which program the process of the container has executed by then.
+    let pid = "$(sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p')";
+    let script = format!("cat /proc/{pid}/cmdline >{0}.part; sleep 0.3; mv {0}.part {0}", found.display());
+    set(&mut bundle.config, "/hooks/poststart", json!([script_with_stdin(&script)]));
+    let container = case.create(&bundle)?;
+    ensure!(!found.with_extension("part").exists() && !found.exists(), "it ran at create");
+    container.start()?;
+    let program = fs::read_to_string(&found).map_err(|error| format!("the hook is not over: {error}"))?;
+    ensure!(program.starts_with("/bin/sleep\0"), "the process was {program:?} when the hook ran");
+    container.end()
+}
+
 fn a_failing_poststart_hook_stops_the_container(case: &Case) -> Outcome {
     let mut bundle = case.bundle()?.probe(&["--quiet", "--hold"]);
     set(&mut bundle.config, "/hooks/poststart", json!([script("exit 3")]));
@@ -263,6 +282,23 @@ fn a_failing_poststop_hook_is_a_warning(case: &Case) -> Outcome {
     let output = case.run(&["delete", &container.id])?.succeeds()?;
     ensure!(output.stderr.contains("level=warning"), "no warning: {output}");
     ensure!(ran.exists(), "the hook after it did not run");
+    Ok(())
+}
+
+fn output_goes_where_the_annotations_say(case: &Case) -> Outcome {
+    let (out, err) = (case.dir.join("hooks.out"), case.dir.join("hooks.err"));
+    let bundle = || -> Outcome<Bundle> {
+        let hook = |kind: &str| json!([script(&format!("echo {kind} out; echo {kind} err >&2"))]);
+        let hooks = json!({"createRuntime": hook("createRuntime"), "poststop": hook("poststop")});
+        Ok(case.bundle()?.probe(&["--quiet"]).with("/hooks", hooks))
+    };
+    bundle()?.run(case)?.succeeds()?;
+    ensure!(!out.exists() && !err.exists(), "there is output without the annotations");
+    let annotations = json!({"run.oci.hooks.stdout": out, "run.oci.hooks.stderr": err});
+    bundle()?.with("/annotations", annotations).run(case)?.succeeds()?;
+    let texts = (fs::read_to_string(&out)?, fs::read_to_string(&err)?);
+    ensure!(texts.0 == "createRuntime out\npoststop out\n", "the output is {:?}", texts.0);
+    ensure!(texts.1 == "createRuntime err\npoststop err\n", "the errors are {:?}", texts.1);
     Ok(())
 }
 

@@ -40,7 +40,7 @@ tests![
 ];
 
 /// A tmpfs has mappings from Linux 6.3 on.
-fn needs_mapped_tmpfs() -> Outcome {
+pub fn needs_mapped_tmpfs() -> Outcome {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo test --test integration [-- [--view host|v2] [--list] [--jobs N] [--patience N] [--systemd] [--setup NAME]
-//!                                   [--user UID] [SUBSTRING ...]]
+//!                                   [--user UID] [--properties | --ledger] [SUBSTRING ...]]
 //! CORTEN_UNDER_TEST=/usr/sbin/runc cargo test --test integration      the same tests on another runtime
 //! ```
 //!
@@ -35,12 +35,14 @@ mod dialect;
 mod docker_like;
 mod engine_configs;
 mod exec;
+mod features;
 mod golden;
 mod harness;
 mod hooks;
 mod idmaps;
 mod invoker;
 mod kill_points;
+mod ledger;
 mod leftovers;
 mod lifecycle;
 mod limits;
@@ -53,6 +55,7 @@ mod namespaces;
 mod netdev;
 mod notify;
 mod process;
+mod properties;
 mod rdt;
 mod recovery;
 mod resctrl;
@@ -106,6 +109,9 @@ const MODULES: &[(&str, &[harness::Test])] = &[
     ("golden", golden::TESTS),
     ("callers", callers::TESTS),
     ("dialect", dialect::TESTS),
+    ("features", features::TESTS),
+    ("properties", properties::TESTS),
+    ("ledger", ledger::TESTS),
     ("tidy", tidy::TESTS),
 ];
 

@@ -21,6 +21,7 @@ tests![
     a_readonly_path_keeps_the_flags_of_its_mount,
     duplicate_masked_paths_are_mounted_once,
     masks_hold_for_exec,
+    relative_paths_are_refused,
     a_masked_path_through_a_link_stays_inside,
 ];
 
@@ -128,6 +129,13 @@ fn masks_hold_for_exec(case: &Case) -> Outcome {
     ensure!(seen.text("/one/file")?.is_empty(), "it can be read");
     seen.answers("write", "/two", &json!("EROFS"))?;
     container.end()
+}
+
+fn relative_paths_are_refused(case: &Case) -> Outcome {
+    for pointer in ["/linux/maskedPaths", "/linux/readonlyPaths"] {
+        property(case, pointer, json!(["one/file"])).prepared(with_files).refused("one/file")?;
+    }
+    Ok(())
 }
 
 fn a_masked_path_through_a_link_stays_inside(case: &Case) -> Outcome {

@@ -40,6 +40,7 @@ tests![
     a_missing_source_with_nofail_is_left_out,
     a_missing_device_with_nofail_is_left_out,
     features_lists_the_options_of_the_specification,
+    every_option_of_the_specification_is_accepted,
 ];
 
 /// The option, its opposite, what the probe can find of it.
@@ -212,8 +213,35 @@ fn access_times_below_a_bind_are_set_and_cleared(case: &Case) -> Outcome {
     Ok(())
 }
 
+/// Flags of the whole file system, and their opposites.
+const OF_FILE_SYSTEM: [(&str, &str); 2] = [("sync", "async"), ("lazytime", "nolazytime")];
+
+/// Options whose effect, if any, cannot be seen.
+const ACCEPTED: [&str; 7] = ["mand", "nomand", "iversion", "noiversion", "silent", "loud", "defaults"];
+
+/// Options that other tests are about.
+pub const ELSEWHERE: [(&str, &str); 7] = [
+    ("dirsync", "mounts::every_flag_of_a_mount_is_set"),
+    ("bind", "mounts::a_bind_shows_its_source"),
+    ("rbind", "mounts::bind_leaves_submounts_out_and_rbind_takes_them_along"),
+    ("remount", "mount_options::a_remount_changes_the_file_system"),
+    ("idmap", "idmaps::mappings_of_a_bind_translate_both_ways"),
+    ("ridmap", "idmaps::ridmap_reaches_what_is_below_and_idmap_does_not"),
+    ("tmpcopyup", "mount_sources::tmpcopyup_copies_everything_as_it_is"),
+];
+
+/// All options that tests are about.
+pub fn tested() -> std::collections::BTreeSet<String> {
+    let flags = FLAGS.iter().flat_map(|(option, opposite, _)| [*option, *opposite]);
+    let flags = flags.chain(ACCESS_TIMES.iter().map(|(option, _)| *option));
+    let with_recursive = flags.flat_map(|option| [option.to_owned(), format!("r{option}")]);
+    let others = OF_FILE_SYSTEM.iter().flat_map(|(option, opposite)| [*option, *opposite]);
+    let others = others.chain(ACCEPTED).chain(PROPAGATIONS).chain(ELSEWHERE.map(|(option, _)| option));
+    with_recursive.chain(others.map(str::to_owned)).collect()
+}
+
 fn flags_of_the_file_system_are_set_and_cleared(case: &Case) -> Outcome {
-    for (option, opposite) in [("sync", "async"), ("lazytime", "nolazytime")] {
+    for (option, opposite) in OF_FILE_SYSTEM {
         property(case, "/mounts/1/options", json!([opposite, option]))
             .instead_of(json!([option, opposite]))
             .given("/mounts/1", tmpfs("/mnt"))
@@ -224,7 +252,8 @@ fn flags_of_the_file_system_are_set_and_cleared(case: &Case) -> Outcome {
             })?;
     }
     // What newer kernels show no more, or what has no effect of its own, must at least be no error.
-    for options in [&["mand"][..], &["nomand"], &["iversion"], &["noiversion"], &["silent"], &["loud"], &["defaults"]] {
+    for option in ACCEPTED {
+        let options = [option];
         let mut mount = tmpfs("/mnt");
         mount["options"] = json!(options);
         case.bundle()?.with("/mounts/-", mount).see(case)?.mount("/mnt")?;
@@ -636,6 +665,22 @@ const SPECIFIED: [&str; 58] = [
     "unbindable",
     "idmap",
 ];
+
+fn every_option_of_the_specification_is_accepted(case: &Case) -> Outcome {
+    let (volume, mut refused) = (volume(case, "volume")?, Vec::new());
+    for option in SPECIFIED.into_iter().filter(|option| !["bind", "rbind", "remount", "idmap"].contains(option)) {
+        let mut file_system = tmpfs("/mnt");
+        file_system["options"] = json!([option]);
+        let mounts = [("a tmpfs", file_system), ("a bind", bind(&volume, "/mnt", &["rbind", option]))];
+        for (what, mount) in mounts.into_iter().filter(|(what, _)| option != "tmpcopyup" || *what == "a tmpfs") {
+            if case.bundle()?.with("/mounts/-", mount).run(case)?.status != 0 {
+                refused.push(format!("{option} of {what}"));
+            }
+        }
+    }
+    ensure!(refused.is_empty(), "refused: {}", refused.join(", "));
+    Ok(())
+}
 
 fn features_lists_the_options_of_the_specification(case: &Case) -> Outcome {
     let output = case.run(&["features"])?.succeeds()?;

@@ -41,6 +41,9 @@ tests![
     an_overlay_with_long_layers_is_mounted,
     an_overlay_with_colons_in_its_layers_is_mounted,
     a_relative_destination_with_dots_stays_in_the_root,
+    a_mount_on_the_root_becomes_the_root,
+    an_overlay_on_the_root_becomes_the_root,
+    a_remount_of_the_root_changes_nothing_of_the_host,
     cgroups_are_mounted_read_only_or_not,
     cgroups_are_mounted_in_a_cgroup_namespace,
     no_pivot_hides_the_file_systems_of_the_host,
@@ -474,6 +477,75 @@ fn a_relative_destination_with_dots_stays_in_the_root(case: &Case) -> Outcome {
             .mount("/mnt")
             .map_err(|why| format!("{destination}: {why}"))?;
     }
+    Ok(())
+}
+
+fn proc() -> Value {
+    json!({"destination": "/proc", "type": "proc", "source": "proc"})
+}
+
+fn a_mount_on_the_root_becomes_the_root(case: &Case) -> Outcome {
+    let other = case.dir.join("other");
+    case.make_rootfs(&other)?;
+    fs::write(other.join("marker"), "of the mount")?;
+    property(case, "/mounts", json!([bind(&other, "/", &["bind"]), proc()]))
+        .instead_of(json!([proc()]))
+        .probe(&["--read", "/marker"])
+        .holds(|seen| seen.reads("/marker", "of the mount"))?;
+    // What is said of the root holds for that one: devices, masks, flags, and a second mount on it.
+    let bundle = case.bundle()?.with("/mounts", json!([tmpfs("/"), bind(&other, "/", &["bind", "nosuid"]), proc()]));
+    let bundle = bundle.with("/root/readonly", json!(true)).with("/linux/maskedPaths", json!(["/marker"]));
+    let seen = bundle.probe(&["--read", "/marker", "--write", "/"]).see(case)?;
+    seen.reads("/marker", "")?;
+    seen.answers("write", "/", &json!("EROFS"))?;
+    seen.mounted_with("/", &["ro", "nosuid"])?;
+    let null = seen.answer("dev", "/dev/null");
+    ensure!(null.get("minor") == Some(&json!(3)), "/dev/null is {null}");
+    fs::write(other.join("etc/passwd"), "")?;
+    let bundle = case.bundle()?.with("/mounts", json!([bind(&other, "/", &["bind"]), proc()])).probe(&["--hold"]);
+    let container = case.run_detached(&bundle)?;
+    container.exec(&["/probe", "--read", "/marker"])?.succeeds()?.seen()?.reads("/marker", "of the mount")?;
+    container.end()
+}
+
+fn an_overlay_on_the_root_becomes_the_root(case: &Case) -> Outcome {
+    let (upper, work) = (case.dir.join("upper"), case.dir.join("work"));
+    fs::create_dir(&upper)?;
+    fs::create_dir(&work)?;
+    let bundle = case.bundle()?;
+    let options = [
+        format!("lowerdir={}", bundle.rootfs().display()),
+        format!("upperdir={}", upper.display()),
+        format!("workdir={}", work.display()),
+    ];
+    let overlay = json!({"destination": "/", "type": "overlay", "source": "overlay", "options": options});
+    let bundle = bundle.with("/mounts", json!([overlay, proc()])).probe(&["--make", "/new"]);
+    let seen = bundle.see(case)?;
+    ensure!(seen.mount("/")?.get("fstype") == Some(&json!("overlay")), "{}", seen.mount("/")?);
+    ensure!(upper.join("new").exists(), "what was made is not in the upper directory");
+    ensure!(!bundle.rootfs().join("new").exists(), "what was made is in the rootfs");
+    // A root in memory, which is a copy.
+    let mut copy = tmpfs("/");
+    copy["options"] = json!(["tmpcopyup"]);
+    let bundle = case.bundle()?.with("/mounts", json!([copy, proc()])).probe(&["--make", "/new"]);
+    let seen = bundle.see(case)?;
+    ensure!(seen.mount("/")?.get("fstype") == Some(&json!("tmpfs")), "{}", seen.mount("/")?);
+    ensure!(!bundle.rootfs().join("new").exists(), "what was made is in the rootfs");
+    Ok(())
+}
+
+fn a_remount_of_the_root_changes_nothing_of_the_host(case: &Case) -> Outcome {
+    let again = |options: &[&str]| json!({"destination": "/", "type": "none", "source": "none", "options": options});
+    property(case, "/mounts/-", again(&["remount", "bind", "nosuid"]))
+        .holds(|seen| seen.mounted_with("/", &["nosuid"]))?;
+    // Without bind the file system itself would be changed, and that is the host's.
+    let mut bundle = case.bundle()?;
+    let holder = case.dir.join("holder");
+    let _mounted = crate::mounts::Mounted::tmpfs(&holder)?;
+    case.make_rootfs(&holder.join("rootfs"))?;
+    bundle = bundle.with("/root/path", json!(holder.join("rootfs").to_string_lossy()));
+    bundle.with("/mounts/-", again(&["remount", "ro"])).run(case)?.fails(1, "")?;
+    fs::write(holder.join("file"), "")?;
     Ok(())
 }
 

@@ -31,6 +31,7 @@ tests![
     propagation_options_are_set,
     a_slave_receives_and_does_not_send,
     rootfs_propagation_is_set,
+    a_root_is_a_slave_or_private,
     a_readonly_root_is_readonly,
     a_readonly_root_leaves_mounts_writable,
     a_missing_bind_source_is_refused,
@@ -330,6 +331,27 @@ fn rootfs_propagation_is_set(case: &Case) -> Outcome {
     property(case, "/linux/rootfsPropagation", json!("unbindable"))
         .holds(|seen| propagates(seen, "/", "unbindable"))?;
     property(case, "/linux/rootfsPropagation", json!("nosuch")).refused("nosuch")
+}
+
+fn a_root_is_a_slave_or_private(case: &Case) -> Outcome {
+    // Below a mount that the host shares, so that there is something to receive from.
+    let holder = case.dir.join("holder");
+    let _mounted = Mounted::tmpfs(&holder)?;
+    mount(None::<&str>, &holder, None::<&str>, MsFlags::MS_SHARED, None::<&str>)?;
+    case.make_rootfs(&holder.join("rootfs"))?;
+    let path = json!(holder.join("rootfs").to_string_lossy());
+    property(case, "/linux/rootfsPropagation", json!("slave"))
+        .instead_of(json!("private"))
+        .given("/root/path", path.clone())
+        .holds(|seen| propagates(seen, "/", "master"))?;
+    property(case, "/linux/rootfsPropagation", json!("private"))
+        .instead_of(json!("slave"))
+        .given("/root/path", path)
+        .holds(|seen| {
+            let tags = seen.mount("/")?.get("propagation").cloned().unwrap_or_default();
+            ensure!(tags == json!([]), "the root is {tags}");
+            Ok(())
+        })
 }
 
 fn a_readonly_root_is_readonly(case: &Case) -> Outcome {

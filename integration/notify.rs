@@ -13,12 +13,13 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};
 
-use crate::harness::{Case, Outcome};
+use crate::harness::{Case, Outcome, skip};
 use crate::{ensure, tests};
 
 tests![
     the_agent_answers_and_is_told_who_asks,
     a_filter_before_the_loss_of_privileges_notifies_too,
+    one_state_comes_by_a_connection_which_is_then_closed,
     exec_has_a_listener_of_its_own,
     calls_that_the_runtime_itself_needs_do_not_deadlock,
     everything_may_be_asked,
@@ -174,6 +175,30 @@ fn a_filter_before_the_loss_of_privileges_notifies_too(case: &Case) -> Outcome {
     asked(case, false, &["mkdir"]).map(drop)
 }
 
+fn one_state_comes_by_a_connection_which_is_then_closed(case: &Case) -> Outcome {
+    let path = case.dir.join("once");
+    let listener = UnixListener::bind(&path)?;
+    let thread = std::thread::spawn(move || -> io::Result<(Value, usize, usize)> {
+        let (mut connection, _) = listener.accept()?;
+        let (fd, state) = receive(connection.as_raw_fd())?;
+        connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut rest = Vec::new();
+        let more = io::Read::read_to_end(&mut connection, &mut rest)?;
+        drop(fd);
+        // And nobody comes back by another.
+        listener.set_nonblocking(true)?;
+        std::thread::sleep(Duration::from_millis(100));
+        Ok((state, more, usize::from(listener.accept().is_ok())))
+    });
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path,
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
+    case.bundle()?.with("/linux/seccomp", profile).args(&["/bin/true"]).run(case)?.succeeds()?;
+    let told = thread.join().map_err(|_| "the agent panicked")??;
+    ensure!(told.0["fds"] == json!(["seccompFd"]) && told.0["state"].is_object(), "{}", told.0);
+    ensure!((told.1, told.2) == (0, 0), "{} bytes and {} connections more", told.1, told.2);
+    Ok(())
+}
+
 fn exec_has_a_listener_of_its_own(case: &Case) -> Outcome {
     let agent = Agent::start(case, libc::SYS_mkdir)?;
     let call = libc::SYS_mkdir.to_string();
@@ -223,6 +248,11 @@ fn everything_may_be_asked(case: &Case) -> Outcome {
 }
 
 fn create_hands_the_listener_over_before_it_returns(case: &Case) -> Outcome {
+    if case.machine.name == "crun" {
+        return skip(
+            "crun loads the filter now before and now after create returns, and hangs when it is killed between",
+        );
+    }
     let agent = Agent::start(case, libc::SYS_mkdir)?;
     let call = libc::SYS_mkdir.to_string();
     let bundle = case.bundle()?.with("/linux/seccomp", profile(&agent, &["mkdir", "execve"]));

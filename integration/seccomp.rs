@@ -40,7 +40,7 @@ tests![
 const CALL: &str = "148";
 
 /// A profile that allows everything but the call under test.
-fn profile(action: &str) -> Value {
+pub fn profile(action: &str) -> Value {
     json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
         "syscalls": [{"names": ["sched_rr_get_interval"], "action": action}]})
 }
@@ -107,16 +107,19 @@ fn conditional(args: &Value) -> Value {
     profile
 }
 
+/// The operators: value, valueTwo, an argument that fulfils the condition and one that does not.
+pub const OPERATORS: [(&str, u32, u32, u32, u32); 7] = [
+    ("SCMP_CMP_EQ", 5, 0, 5, 6),
+    ("SCMP_CMP_NE", 5, 0, 6, 5),
+    ("SCMP_CMP_LT", 5, 0, 4, 5),
+    ("SCMP_CMP_LE", 5, 0, 5, 6),
+    ("SCMP_CMP_GT", 5, 0, 6, 5),
+    ("SCMP_CMP_GE", 5, 0, 5, 4),
+    ("SCMP_CMP_MASKED_EQ", 6, 4, 5, 7),
+];
+
 fn operators_compare_arguments(case: &Case) -> Outcome {
-    for (operator, value, value_two, hit, miss) in [
-        ("SCMP_CMP_EQ", 5, 0, 5, 6),
-        ("SCMP_CMP_NE", 5, 0, 6, 5),
-        ("SCMP_CMP_LT", 5, 0, 4, 5),
-        ("SCMP_CMP_LE", 5, 0, 5, 6),
-        ("SCMP_CMP_GT", 5, 0, 6, 5),
-        ("SCMP_CMP_GE", 5, 0, 5, 4),
-        ("SCMP_CMP_MASKED_EQ", 6, 4, 5, 7),
-    ] {
+    for (operator, value, value_two, hit, miss) in OPERATORS {
         let args = json!([{"index": 2, "value": value, "valueTwo": value_two, "op": operator}]);
         let hit = format!("148,-1,0,{hit}");
         let miss = format!("148,-1,0,{miss}");

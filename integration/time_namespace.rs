@@ -30,7 +30,7 @@ tests![
 ];
 
 /// Type in config.json, name in /proc/self/ns.
-const KINDS: [(&str, &str); 8] = [
+pub const KINDS: [(&str, &str); 8] = [
     ("cgroup", "cgroup"),
     ("ipc", "ipc"),
     ("mount", "mnt"),

@@ -5,7 +5,7 @@ use crate::criu::{Criu, Features, Kind, Options, PageServer, Place, namespace_ke
 use crate::error::{Context, Error, Result};
 use crate::rootfs::{external, mountinfo};
 use crate::state::{Container, Lock, Record, Status};
-use crate::{delete, files, sys};
+use crate::{delete, files, namespaces, sys};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, SFlag, stat};
@@ -88,9 +88,7 @@ fn prepare(options: &mut Options, args: &CheckpointArgs, record: &Record, init: 
     options.freeze_cgroup = record.cgroups.freezer().map(|path| path.to_string_lossy().into_owned());
     for kind in [CloneFlags::CLONE_NEWNET, CloneFlags::CLONE_NEWPID] {
         if record.has_joined(kind) {
-            let name = crate::namespaces::name(kind);
-            let (name, file) = if kind == CloneFlags::CLONE_NEWNET { ("net", "net") } else { (name, name) };
-            let path = format!("/proc/{init}/ns/{file}");
+            let (name, path) = (namespaces::file_name(kind), namespaces::path_of(init, kind));
             let inode = stat(path.as_str()).context(|| format!("stat {path}"))?.st_ino;
             options.external.push(format!("{name}[{inode}]:{}", namespace_key(kind)));
         }

@@ -116,8 +116,7 @@ impl Init<'_> {
                 &opened
             }
         };
-        let root = sources.root.as_fd();
-        let mut tree = Tree::new(root, rootfs.mount_label.as_deref());
+        let mut tree = Tree::new(sources.root.as_fd(), rootfs.mount_label.as_deref());
         match rootfs.pivot {
             true => rootfs::attach(rootfs, sources)?,
             false => rootfs::keep_apart(sources)?,
@@ -131,6 +130,7 @@ impl Init<'_> {
             unshare(CloneFlags::CLONE_NEWCGROUP).context(|| "unshare(CLONE_NEWCGROUP)")?;
         }
         mounts::attach_late(&mut tree, rootfs, sources, self.view.as_ref())?;
+        let root = tree.root();
         devices::make(&tree, &rootfs.devices, sources.nodes.as_ref())?;
         if rootfs.own_dev {
             devices::make_links(&tree, rootfs.has_proc())?;

@@ -133,6 +133,9 @@ fn add(target: &Target<'_>, list: &[oci_spec::runtime::Mount], file: &str) -> Re
 /// What would show more than the container's configuration lets it see, or reach the host's paths from inside, is made
 /// with the container or not at all.
 fn may_be_added(mount: &Mount) -> bool {
+    if mount.destination == Path::new("/") {
+        return false;
+    }
     match mount.source {
         Source::Bind(_) | Source::BindInRoot(_) => !mount.must_be_proc(),
         Source::FileSystem { .. } => mount.is_type(c"tmpfs") || mount.device().is_some() && !mount.is_type(c"overlay"),
@@ -182,9 +185,12 @@ fn remove(target: &Target<'_>, list: &[oci_spec::runtime::Mount], file: &str) ->
         let place = mounts::destination(mount).map_err(bad)?;
         // There lie the masks.
         let is_kernels = ["/proc", "/sys"].iter().any(|kernels| place.starts_with(kernels));
-        match is_kernels && !mounts::is_proc_file(&place) {
-            true => Err(bad("nothing may be removed on or below /proc and /sys")),
-            false => Ok(place),
+        match () {
+            () if place == Path::new("/") => Err(bad("cannot be the root itself")),
+            () if is_kernels && !mounts::is_proc_file(&place) => {
+                Err(bad("nothing may be removed on or below /proc and /sys"))
+            }
+            () => Ok(place),
         }
     });
     let places = places.collect::<Result<Vec<PathBuf>>>()?;

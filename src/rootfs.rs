@@ -64,7 +64,9 @@ pub struct Rootfs {
 /// What lies directly below one of these is reached by one component that follows no link, so nothing need be looked up
 /// for it. Everything else takes the way of `path`.
 pub struct Tree<'a> {
-    pub root: BorrowedFd<'a>,
+    rootfs: BorrowedFd<'a>,
+    /// What `mounts` has put on the root: from then on it is the root.
+    cover: Option<OwnedFd>,
     /// `linux.mountLabel`, the SELinux context of file systems that are made.
     label: Option<&'a CStr>,
     known: Vec<Known>,
@@ -82,7 +84,18 @@ struct Known {
 impl<'a> Tree<'a> {
     /// Nothing is mounted in it yet.
     pub fn new(root: BorrowedFd<'a>, label: Option<&'a CStr>) -> Tree<'a> {
-        Tree { root, label, known: Vec::new(), used: RefCell::default() }
+        Tree { rootfs: root, cover: None, label, known: Vec::new(), used: RefCell::default() }
+    }
+
+    /// Where every look-up begins, and what the container will see as `/`.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.cover.as_ref().map_or(self.rootfs, AsFd::as_fd)
+    }
+
+    /// A mount on the root itself hides all that was there.
+    fn cover(&mut self, mount: OwnedFd) {
+        self.forget();
+        self.cover = Some(mount);
     }
 
     /// Takes a descriptor that is not needed any more. Everything is closed at once before execve; only if there are many
@@ -116,7 +129,7 @@ impl<'a> Tree<'a> {
     fn spot(&self, path: &Path) -> Option<(BorrowedFd<'_>, CString)> {
         let name = CString::new(path.file_name()?.as_encoded_bytes()).ok()?;
         match path.parent()? {
-            parent if parent == Path::new("/") => Some((self.root, name)),
+            parent if parent == Path::new("/") => Some((self.root(), name)),
             parent => Some((self.known(parent)?.mount.as_fd(), name)),
         }
     }

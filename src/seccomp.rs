@@ -152,7 +152,26 @@ pub fn check(profile: &LinuxSeccomp) -> Result<()> {
     Ok(())
 }
 
-/// The architectures of the filter: the native one always, and those of the profile.
+/// Whether its numbers begin with the most significant byte.
+fn is_big_endian(architecture: ScmpArch) -> bool {
+    matches!(
+        architecture,
+        ScmpArch::M68k
+            | ScmpArch::Mips
+            | ScmpArch::Mips64
+            | ScmpArch::Mips64N32
+            | ScmpArch::Parisc
+            | ScmpArch::Parisc64
+            | ScmpArch::Ppc
+            | ScmpArch::Ppc64
+            | ScmpArch::S390
+            | ScmpArch::S390X
+            | ScmpArch::Sheb
+    )
+}
+
+/// The architectures of the filter: the native one always, and those of the profile that can run on this kernel. One of
+/// another byte order never does, and libseccomp makes no filter with both.
 fn architectures(profile: &LinuxSeccomp) -> Result<Vec<ScmpArch>> {
     let mut architectures = vec![ScmpArch::native()];
     for architecture in profile.architectures().iter().flatten() {
@@ -160,7 +179,8 @@ fn architectures(profile: &LinuxSeccomp) -> Result<Vec<ScmpArch>> {
         let architecture: ScmpArch = name
             .parse()
             .map_err(|_| Error::new(format!("config.json: /linux/seccomp/architectures: {name} is not known")))?;
-        if architecture != ScmpArch::Native && !architectures.contains(&architecture) {
+        let can_run = is_big_endian(architecture) == is_big_endian(ScmpArch::native());
+        if architecture != ScmpArch::Native && can_run && !architectures.contains(&architecture) {
             architectures.push(architecture);
         }
     }

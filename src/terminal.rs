@@ -79,7 +79,7 @@ impl Terminal {
             Some(dev) => dev,
             None => {
                 opened =
-                    path::open_or_make(tree.root, Path::new("/dev"), || Ok(path::Kind::Directory)).context(what)?;
+                    path::open_or_make(tree.root(), Path::new("/dev"), || Ok(path::Kind::Directory)).context(what)?;
                 opened.as_fd()
             }
         };
@@ -123,7 +123,7 @@ pub fn open_dev_pts(tree: &Tree<'_>) -> Result<OwnedFd> {
     let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
     match tree.mount_at(dev_pts) {
         Some(known) => known.try_clone_to_owned().context(|| "dup"),
-        None => path::open_in_root(tree.root, dev_pts, directory).map_err(Error::from),
+        None => path::open_in_root(tree.root(), dev_pts, directory).map_err(Error::from),
     }
     .map_err(|error| {
         let missing = error.errno() == Some(Errno::ENOENT);

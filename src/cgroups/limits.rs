@@ -97,6 +97,10 @@ fn memory_v1(memory: &Memory, settings: &mut Vec<Setting>) {
     if memory.disable_oom_killer {
         settings.push(Setting::must("memory.oom_control", 1));
     }
+    // The kernels that we run on always do, so that only the contrary is theirs to refuse.
+    if memory.use_hierarchy == Some(false) {
+        settings.push(Setting::must("memory.use_hierarchy", 0));
+    }
 }
 
 fn memory_v2(resources: &Resources, settings: &mut Vec<Setting>) -> Result<()> {
@@ -128,6 +132,7 @@ fn memory_v2(resources: &Resources, settings: &mut Vec<Setting>) -> Result<()> {
         ("memory/kernelTCP", memory.kernel_tcp.is_some_and(|limit| limit >= 0)),
         ("memory/disableOOMKiller", memory.disable_oom_killer),
         ("memory/swappiness", memory.swappiness.is_some()),
+        ("memory/useHierarchy", memory.use_hierarchy == Some(false)),
     ] {
         if given {
             return Err(resources.error(property, "has no form on cgroup v2"));
@@ -358,6 +363,9 @@ mod tests {
             &["memory.swappiness=0"],
             &["! memory/swappiness: has no form on cgroup v2"],
         );
+        becomes(r#"{"memory": {"useHierarchy": true}}"#, &[], &[]);
+        let shared = "! memory/useHierarchy: has no form on cgroup v2";
+        becomes(r#"{"memory": {"useHierarchy": false}}"#, &["memory.use_hierarchy=0"], &[shared]);
         becomes(
             r#"{"memory": {"disableOOMKiller": true}}"#,
             &["memory.oom_control=1"],

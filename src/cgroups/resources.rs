@@ -34,6 +34,8 @@ pub struct Memory {
     pub swap: Option<i64>,
     pub swappiness: Option<u64>,
     pub disable_oom_killer: bool,
+    /// Whether cgroups below share the limits, as on v2 they always do.
+    pub use_hierarchy: Option<bool>,
     pub kernel_tcp: Option<i64>,
     /// A limit below what is in use is refused, on v2, too.
     pub check_before_update: bool,
@@ -193,6 +195,7 @@ impl Resources {
             kernel_tcp: size(memory.kernel_tcp(), "memory/kernelTCP")?,
             swappiness: memory.swappiness(),
             disable_oom_killer: memory.disable_oom_killer().unwrap_or(false),
+            use_hierarchy: memory.use_hierarchy(),
             check_before_update: memory.check_before_update().unwrap_or(false),
         };
         let Memory { limit, swap, .. } = checked;

@@ -208,6 +208,9 @@ fn hint(file: &str, value: &str, errno: Errno) -> Option<String> {
         Errno::EOPNOTSUPP => {
             device().map(|device| format!("the I/O scheduler of {device} is another than {file} belongs to"))
         }
+        Errno::EINVAL if file == "memory.use_hierarchy" => {
+            Some("from Linux 5.11 on the cgroups below always share the limits".to_string())
+        }
         Errno::EBUSY if file.starts_with("memory.") => Some("more than that is in use".to_string()),
         Errno::EINVAL if file.starts_with("cpu.rt_") => {
             Some("the cgroup above, or this one, does not have that much realtime to give away".to_string())

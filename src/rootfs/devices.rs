@@ -217,7 +217,7 @@ fn make_in_tree(tree: &Tree<'_>, position: usize, device: &Device, nodes: Option
     let directory = match tree.mount_at(parent) {
         Some(directory) => directory,
         None => {
-            opened = path::parent_of(tree.root, &device.path)?.0;
+            opened = path::parent_of(tree.root(), &device.path)?.0;
             opened.as_fd()
         }
     };
@@ -298,7 +298,7 @@ pub fn make_links(tree: &Tree<'_>, has_proc: bool) -> Result<()> {
     let dev = match tree.mount_at(Path::new("/dev")) {
         Some(dev) => dev,
         None => {
-            opened = path::open_or_make(tree.root, Path::new("/dev"), || Ok(path::Kind::Directory)).context(what)?;
+            opened = path::open_or_make(tree.root(), Path::new("/dev"), || Ok(path::Kind::Directory)).context(what)?;
             opened.as_fd()
         }
     };

@@ -46,7 +46,7 @@ fn mask_one(tree: &Tree<'_>, masked: &Path, null: &mut Cover<'_>, empty: &mut Em
             other => other.context(|| "move_mount"),
         };
     }
-    let Some(target) = open_target(tree.root, masked)? else {
+    let Some(target) = open_target(tree.root(), masked)? else {
         return Ok(());
     };
     if path::is_directory(&fstat(&target).context(|| "fstat")?) {
@@ -147,7 +147,7 @@ fn make_one_read_only(tree: &Tree<'_>, read_only: &Path) -> Result<()> {
             }
         }
     }
-    let Some(target) = open_target(tree.root, read_only)? else {
+    let Some(target) = open_target(tree.root(), read_only)? else {
         return Ok(());
     };
     let copy = path::clone_at(target.as_fd(), true).context(|| "open_tree(clone)")?;

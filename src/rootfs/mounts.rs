@@ -110,6 +110,13 @@ impl Mount {
             }
         };
         let idmap = idmap(index, mount, &options, place)?;
+        let changes_host = source == Source::Remount && options.bind.is_none();
+        if destination == Path::new("/") && (source == Source::Cgroup || changes_host) {
+            return Err(bad(
+                "/destination",
+                "cannot be the root itself: cgroups are no root, and a remount needs bind",
+            ));
+        }
         if idmap.is_some() && matches!(source, Source::Cgroup | Source::Remount) {
             return Err(bad("/options", "this mount cannot be id-mapped"));
         }
@@ -152,7 +159,7 @@ impl Mount {
 
     /// Makes the detached mount, if the parent has not opened it.
     pub fn make(&self, tree: &Tree<'_>, sources: &Sources) -> Result<OwnedFd> {
-        let root = tree.root;
+        let root = tree.root();
         match &self.source {
             Source::FileSystem { fstype, source } => {
                 let made = self.make_file_system(tree, fstype, source);
@@ -179,7 +186,7 @@ impl Mount {
     fn make_file_system(&self, tree: &Tree<'_>, fstype: &CString, source: &CString) -> Result<OwnedFd> {
         let is_tmpfs = self.is_type(c"tmpfs");
         let mut data = std::borrow::Cow::from(&self.options.data);
-        if is_tmpfs && let Some(mode) = self.mode_of_target(tree.root)? {
+        if is_tmpfs && let Some(mode) = self.mode_of_target(tree.root())? {
             data.to_mut().push(("mode".to_string(), Some(format!("{mode:o}"))));
         }
         // What is to be copied must be written first.
@@ -195,7 +202,7 @@ impl Mount {
             set_label(mount.as_fd(), label).context(|| format!("label it {label:?}"))?;
         }
         if self.options.copy_up {
-            self.copy_up(tree.root, mount.as_fd())?;
+            self.copy_up(tree.root(), mount.as_fd())?;
         }
         let left = MountAttr { set: self.options.attr.set & later, ..MountAttr::default() };
         if left.set != 0 {
@@ -314,12 +321,12 @@ impl Mount {
     /// Attaches the mount, making its target if that is missing.
     fn attach(&self, tree: &mut Tree<'_>, mount: BorrowedFd<'_>) -> Result<()> {
         if self.options.destination_nofollow {
-            let (directory, name) = path::parent_of(tree.root, &self.destination)?;
+            let (directory, name) = path::parent_of(tree.root(), &self.destination)?;
             let name = CString::new(name.as_os_str().as_encoded_bytes())?;
             tree.forget();
             let mut attached = sys::move_mount(mount, directory.as_fd(), &name);
             if attached == Err(Errno::ENOENT) {
-                tree.done(self.make_target(tree.root, path::kind_of(mount)?)?);
+                tree.done(self.make_target(tree.root(), path::kind_of(mount)?)?);
                 attached = sys::move_mount(mount, directory.as_fd(), &name);
             }
             return attached.context(|| "move_mount");
@@ -344,7 +351,7 @@ impl Mount {
                 Err(errno) => return Err(Error::from(errno).context("move_mount")),
             }
         }
-        let (target, is_plain) = self.open_target(tree.root, mount)?;
+        let (target, is_plain) = self.open_target(tree.root(), mount)?;
         if !is_plain {
             // Only the kernel knows what is hidden now.
             tree.forget();
@@ -394,13 +401,12 @@ impl Mount {
     }
 }
 
-/// The place in the container: absolute, clean, and not the root itself.
+/// The place in the container: absolute and clean.
 pub fn destination(mount: &oci_spec::runtime::Mount) -> std::result::Result<PathBuf, &'static str> {
     let given = mount.destination().as_os_str();
     let destination = path::clean(mount.destination());
     match () {
         () if given.is_empty() => Err("must not be empty"),
-        () if destination == Path::new("/") => Err("cannot be the root itself"),
         () => Ok(destination),
     }
 }
@@ -512,7 +518,7 @@ fn attach_range(tree: &mut Tree<'_>, rootfs: &Rootfs, sources: &Sources, range: 
 /// Attaches a mount; `position` is that of its source in `sources`.
 pub fn attach_one(tree: &mut Tree<'_>, mount: &Mount, position: usize, sources: &Sources) -> Result<()> {
     if mount.source == Source::Remount {
-        let target = path::open_in_root(tree.root, &mount.destination, OFlag::O_PATH).context(|| "openat2")?;
+        let target = path::open_in_root(tree.root(), &mount.destination, OFlag::O_PATH).context(|| "openat2")?;
         return filesystem::remount(target.as_fd(), &mount.options);
     }
     let made = match sources.binds.get(position) {
@@ -544,6 +550,10 @@ pub fn attach_one(tree: &mut Tree<'_>, mount: &Mount, position: usize, sources: 
         sys::mount_setattr(detached, propagation.recursive, attr).context(|| "mount_setattr(unbindable)")?;
     }
     match made {
+        made if mount.destination == Path::new("/") => {
+            let opened = opened.map(OwnedFd::try_clone).transpose().context(|| "dup")?;
+            made.or(opened).into_iter().for_each(|root| tree.cover(root));
+        }
         Some(made) if !mount.is_bind() => tree.add(&mount.destination, made, mount.is_kernels()),
         made => {
             tree.hide(&mount.destination);
@@ -555,7 +565,7 @@ pub fn attach_one(tree: &mut Tree<'_>, mount: &Mount, position: usize, sources: 
 
 /// `copy-symlink`: what is a link on the host is the same link in the container.
 fn make_link(tree: &Tree<'_>, destination: &Path, target: &Path) -> Result<()> {
-    let (directory, name) = path::parent_of(tree.root, destination)?;
+    let (directory, name) = path::parent_of(tree.root(), destination)?;
     match nix::unistd::symlinkat(target, &directory, &name) {
         Err(Errno::EEXIST) => match nix::fcntl::readlinkat(&directory, &name) {
             Ok(there) if Path::new(&there) == target => Ok(()),

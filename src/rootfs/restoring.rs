@@ -49,6 +49,9 @@ impl<'a> Workshop<'a> {
         view: Option<&'a View>,
         place: PathBuf,
     ) -> Result<Workshop<'a>> {
+        if let Some(mount) = rootfs.mounts.iter().find(|mount| mount.destination == Path::new("/")) {
+            return Err(Error::new(format!("{mount}: a container with a mount on its root cannot be restored")));
+        }
         let mut pieces = Vec::new();
         for (index, (mount, opened)) in rootfs.mounts.iter().zip(&sources.binds).enumerate() {
             if let (Source::Bind(_), Opened::Mount(tree)) = (&mount.source, opened) {
