@@ -70,9 +70,11 @@ fn the_oldest_and_the_newest_version_run(case: &Case) -> Outcome {
 }
 
 /// Claims that are true or false, with a test of each that is true.
-const CLAIMS: [(&str, &str); 12] = [
+const CLAIMS: [(&str, &str); 14] = [
     ("/linux/cgroup/v1", "cgroups::every_hierarchy_has_the_process"),
     ("/linux/cgroup/v2", "cgroups::every_hierarchy_has_the_process"),
+    ("/linux/cgroup/systemd", "systemd::a_scope_is_where_the_path_says"),
+    ("/linux/cgroup/systemdUser", "systemd::exec_from_another_cgroup_is_attached_by_systemd"),
     ("/linux/cgroup/rdma", "cgroups::rdma_limits_are_written"),
     ("/linux/seccomp/enabled", "seccomp::errno_is_returned"),
     ("/linux/apparmor/enabled", "lsm::the_apparmor_profile_confines_init"),
@@ -111,7 +113,8 @@ fn what_is_claimed_has_a_test_and_the_reverse(case: &Case) -> Outcome {
         ensure!(features.pointer(pointer).is_some(), "{pointer} is tested and not claimed");
         ensure!(all.contains(test), "{pointer}: there is no test {test}");
     }
-    same(&list(&features, "/potentiallyUnsafeConfigAnnotations"), ["run.oci.hooks.", "run.oci.keep_original_groups"])
+    let annotations = ["org.criu.config", "org.systemd.property.", "run.oci.hooks.", "run.oci.keep_original_groups"];
+    same(&list(&features, "/potentiallyUnsafeConfigAnnotations"), annotations)
 }
 
 /// features.md and features-linux.md: the properties that there are, those of objects of their own with a slash.

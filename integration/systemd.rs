@@ -760,7 +760,7 @@ fn a_systemd_that_talks_nonsense_is_an_error(case: &Case) -> Outcome {
         with_false_systemd(case, Some(&path), &bundle)?.go()?.fails(1, text)?;
         drop(server);
         // A child that waits for its GO is no longer there, and neither is anything else.
-        ensure!(!case.root().join(&bundle.id).exists(), "the state is left");
+        ensure!(!case.root().join(&bundle.id).exists(), "{text}: the state is left");
     }
     Ok(())
 }

@@ -401,7 +401,7 @@ mod tests {
 
     #[test]
     fn an_error_names_its_place() {
-        let text = r#"{"process": {"user": {"uid": 0}, "cwd": "/", "args": ["a", 1]}}"#;
+        let text = r#"{"process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["a", 1]}}"#;
         assert!(message(text).starts_with("config.json: /process/args/1: invalid type: integer"), "{}", message(text));
         let text = r#"{"linux": {"sysctl": {"a/b~c": 1}}}"#;
         assert!(message(text).starts_with("config.json: /linux/sysctl/a~1b~0c: "), "{}", message(text));

@@ -371,24 +371,34 @@ pub fn stop(unit: &Unit) -> Result<()> {
 /// cgroup there is no such unit at all.
 pub fn own<'a>(cgroups: &'a Cgroups, unit: &Unit, id: &str) -> Result<Cow<'a, Cgroups>> {
     let is_made = |directory: &Directory| units::manages(&directory.hierarchy) && directory.path.exists();
+    let mut unknown = None;
     if cgroups.directories.iter().any(is_made) {
         let what = || format!("ask whose the unit {} is", unit.name);
         let path = format!("{OBJECT}/unit/{}", units::label(&unit.name));
         let interface = "org.freedesktop.systemd1.Unit";
-        let known = Manager::connect(unit)?.property(&path, interface, "Description").context(what)?;
-        if known == description(id) {
-            return Ok(Cow::Borrowed(cgroups));
+        let asked = Manager::connect(unit).and_then(|mut manager| manager.property(&path, interface, "Description"));
+        match asked.context(what) {
+            Ok(known) if known == description(id) => return Ok(Cow::Borrowed(cgroups)),
+            Ok(_) => {}
+            Err(error) => unknown = Some(error),
         }
     }
     let mut rest = Cgroups { unit: None, ..cgroups.clone() };
     rest.directories.retain(|directory| {
         let is_ours = !units::manages(&directory.hierarchy);
-        if !is_ours {
+        if !is_ours
             // Made before the unit, it is empty; and one with processes of others stays.
-            let _ = super::rmdir(&directory.path);
+            && super::rmdir(&directory.path).is_ok()
+            && let Some(top) = &directory.made_from
+        {
+            let _ = super::remove_parents(&directory.path, top);
         }
         is_ours
     });
+    // Who cannot be asked does not matter if there is nothing left to ask about.
+    if let Some(error) = unknown.filter(|_| cgroups.directories.iter().any(is_made)) {
+        return Err(error);
+    }
     Ok(Cow::Owned(rest))
 }
 
