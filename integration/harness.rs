@@ -212,6 +212,7 @@ struct Options {
     view: View,
     setup: Option<String>,
     systemd: bool,
+    user: Option<u32>,
     patience: u32,
     list: bool,
     jobs: usize,
@@ -225,6 +226,7 @@ impl Options {
             view: View::Host,
             setup: None,
             systemd: false,
+            user: None,
             patience: 1,
             list: false,
             jobs: (cpus * 2).min(8),
@@ -234,6 +236,10 @@ impl Options {
             match word.as_str() {
                 "--list" => options.list = true,
                 "--systemd" => options.systemd = true,
+                "--user" => {
+                    let user = words.next().and_then(|text| text.parse().ok()).filter(|user| *user > 0);
+                    options.user = Some(user.ok_or("--user takes the uid of an ordinary user")?);
+                }
                 "--setup" => options.setup = Some(words.next().ok_or("--setup takes a name")?),
                 "--patience" => {
                     let factor = words.next().and_then(|text| text.parse().ok()).filter(|factor| *factor > 0);
@@ -297,12 +303,13 @@ pub fn main(modules: &[(&str, &[Test])]) -> ExitCode {
 /// Makes the machine ready while this process still has one thread: a thread of another mount namespace could not be
 /// brought back.
 fn prepare(options: &Options) -> Result<Machine, String> {
-    let invoker = Invoker::look(options.systemd)?;
+    let invoker = Invoker::look(options.systemd, options.user)?;
     let runtime = runtime_under_test()?;
     let (name, version) = name_and_version(&runtime)?;
     // The probe is built before the mount namespace changes, in case cargo has to build it.
     let probe = probe()?;
-    let real_root = if invoker.is_rootless() { None } else { enter_private_mounts(options.view, &name)? };
+    let real_root = enter_private_mounts(options.view, &name)?;
+    invoker.make_files_the_users()?;
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("become a subreaper: {error}"))?;
     let tmp = env::temp_dir().join(format!("corten-it-{}", std::process::id()));
     fs::create_dir(&tmp).map_err(|error| format!("make {}: {error}", tmp.display()))?;
@@ -321,8 +328,6 @@ fn prepare(options: &Options) -> Result<Machine, String> {
 }
 
 /// A mount namespace of the harness's own, with the cgroup mounts that were asked for; returns the box of [`show_v2`].
-///
-/// An ordinary user has none: what he could mount there, in a user namespace, would not be what he has.
 fn enter_private_mounts(view: View, name: &str) -> Result<Option<File>, String> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("unshare the mount namespace: {error}"))?;
     let none = None::<&str>;

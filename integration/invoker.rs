@@ -13,7 +13,9 @@ use crate::bundle::set;
 /// Who calls the runtime, and how.
 #[derive(Clone)]
 pub struct Invoker {
-    /// An ordinary user, if it is one: what root in his containers is outside, and all other ids.
+    /// An ordinary user, if it is one.
+    pub user: Option<u32>,
+    /// His: what root in his containers is outside, and all other ids.
     mappings: Option<[Value; 2]>,
     /// With `--systemd-cgroup`.
     pub systemd: bool,
@@ -22,22 +24,38 @@ pub struct Invoker {
 }
 
 impl Invoker {
-    /// Looks who this process is.
-    pub fn look(systemd: bool) -> Result<Invoker, String> {
-        if nix::unistd::geteuid().is_root() {
-            return Ok(Invoker { mappings: None, systemd, cgroups: String::new() });
-        }
-        let uids = mapping(nix::unistd::geteuid().as_raw(), "/etc/subuid")?;
-        let gids = mapping(nix::unistd::getegid().as_raw(), "/etc/subgid")?;
+    /// Looks what an ordinary user has been given; without one it is root.
+    pub fn look(systemd: bool, user: Option<u32>) -> Result<Invoker, String> {
+        let Some(id) = user else {
+            return Ok(Invoker { user, mappings: None, systemd, cgroups: String::new() });
+        };
+        let uids = mapping(id, "/etc/subuid")?;
+        let gids = mapping(id, "/etc/subgid")?;
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
         let parent = own.rsplit_once('/').map_or("", |(parent, _)| parent);
-        Ok(Invoker { mappings: Some([uids, gids]), systemd, cgroups: parent.to_owned() })
+        Ok(Invoker { user, mappings: Some([uids, gids]), systemd, cgroups: parent.to_owned() })
     }
 
     /// Whether it is an ordinary user.
     pub fn is_rootless(&self) -> bool {
-        self.mappings.is_some()
+        self.user.is_some()
+    }
+
+    /// What his cgroups are below, without a slash at either end.
+    pub fn cgroup_prefix(&self) -> &str {
+        self.cgroups.trim_matches('/')
+    }
+
+    /// From now on what the harness makes belongs to the user, although it keeps the rights of root, with which it mounts,
+    /// makes devices and looks at everything. Its children are root again unless they become the user.
+    pub fn make_files_the_users(&self) -> Result<(), String> {
+        let Some(id) = self.user else { return Ok(()) };
+        nix::unistd::setfsgid(id.into());
+        nix::unistd::setfsuid(id.into());
+        // The kernel has taken away those that go with being root on file systems.
+        let permitted = caps::read(None, caps::CapSet::Permitted).map_err(|error| error.to_string())?;
+        caps::set(None, caps::CapSet::Effective, &permitted).map_err(|error| error.to_string())
     }
 
     /// Where the controllers of this caller's cgroups are, on cgroup v2.
@@ -76,7 +94,7 @@ impl Invoker {
 
 /// The user's own id as 0, and the subordinate ids that the machine gives him from 1 on.
 fn mapping(own: u32, file: &str) -> Result<Value, String> {
-    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.name);
+    let user = nix::unistd::User::from_uid(own.into()).ok().flatten().map(|user| user.name);
     let text = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
     let range = text.lines().find_map(|line| {
         let mut fields = line.split(':');

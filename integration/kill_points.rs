@@ -41,6 +41,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{ForkResult, Pid, fork};
 use serde_json::{Value, json};
 
+use crate::invoker::Invoker;
+
 /// Processes that share the points; the machines have two cores.
 pub const WORKERS: usize = 2;
 
@@ -88,6 +90,8 @@ pub struct Subject<'a> {
     pub stays: &'a [&'a str],
     /// How many processes share the points: [`WORKERS`], or one where containers of the same id are in each other's way.
     pub workers: usize,
+    /// Who calls the runtime.
+    pub invoker: &'a Invoker,
 }
 
 /// What came out.
@@ -141,7 +145,10 @@ pub fn kill_at_every_point(subject: &Subject, command: Command, step: usize) -> 
             step: std::cmp::max(step, 1),
             number,
             workers: subject.workers,
-            cgroup_stem: format!("corten-kill-{caller}-{number}"),
+            cgroup_stem: format!("{}/corten-kill-{caller}-{number}", subject.invoker.cgroup_prefix())
+                .trim_start_matches('/')
+                .to_owned(),
+            user: subject.invoker.user,
             home,
             report: to.try_clone().map_err(|error| text(&error))?,
             baseline: Baseline::default(),
@@ -245,6 +252,8 @@ struct Worker {
     number: usize,
     workers: usize,
     cgroup_stem: String,
+    /// An ordinary user who calls the runtime.
+    user: Option<u32>,
     home: PathBuf,
     report: OwnedFd,
     baseline: Baseline,
@@ -620,6 +629,11 @@ impl Worker {
                     // SAFETY: dup2 onto the standard streams, which nothing in this child uses as Rust objects.
                     unsafe { libc::dup2(file.as_fd().as_raw_fd(), number) };
                 }
+                if let Some(user) = self.user
+                    && become_user(user).is_err()
+                {
+                    exit(126)
+                }
                 if let Some(program) = words.first() {
                     let _ = nix::unistd::execve(program, words, &self.environment);
                 }
@@ -889,6 +903,13 @@ fn ptrace(request: impl TryInto<c_int>, pid: i32, address: usize, data: usize) -
     // SAFETY: the caller's address and data are what the request takes: sizes, flags, or pointers to live locals.
     let result = unsafe { libc::syscall(libc::SYS_ptrace, request, pid, address, data) };
     Errno::result(result).map(drop)
+}
+
+/// In a child: from now on it is an ordinary user's.
+fn become_user(user: u32) -> nix::Result<()> {
+    nix::unistd::setgroups(&[])?;
+    nix::unistd::setgid(user.into())?;
+    nix::unistd::setuid(user.into())
 }
 
 /// The pid that a fork, clone or exec event is about.

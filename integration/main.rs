@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! cargo test --test integration [-- [--view host|v2] [--list] [--jobs N] [--patience N] [--systemd] [--setup NAME]
-//!                                   [SUBSTRING ...]]
+//!                                   [--user UID] [SUBSTRING ...]]
 //! CORTEN_UNDER_TEST=/usr/sbin/runc cargo test --test integration      the same tests on another runtime
 //! ```
 //!
-//! As root everything happens in a private mount namespace; `--view v2` replaces the machine's cgroup mounts there
-//! by one cgroup2. Called by an ordinary user it adapts each config.json (`invoker.rs`); `--systemd` passes
-//! `--systemd-cgroup`. integration/vm/suite runs it in virtual machines. Each test has a directory, a `--root` and
+//! It needs root. Everything happens in a private mount namespace; `--view v2` replaces the machine's cgroup mounts there
+//! by one cgroup2. With `--user` an ordinary user calls the runtime, and each config.json is adapted (`invoker.rs`);
+//! `--systemd` passes `--systemd-cgroup`. integration/vm/suite runs it in virtual machines. Each test has a directory, a `--root` and
 //! container ids of its own, and fails when it leaves anything behind. What another runtime is known to do differently is
 //! listed in `known-differences.tsv`, what a set-up does not try in `not-here.tsv`.
 

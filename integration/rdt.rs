@@ -355,6 +355,7 @@ fn a_killed_create_leaves_no_group_after_delete_force(case: &Case) -> Outcome {
         fs::create_dir(&root)?;
         let subject = Subject {
             runtime: &case.machine.runtime,
+            invoker: &case.machine.invoker,
             bundle: &bundle.dir,
             root: &root,
             ends: &["/bin/true"],

@@ -59,6 +59,7 @@ fn killed_with(
             ends: &["/bin/true"],
             stays: &["/bin/sleep", "1000"],
             workers: WORKERS,
+            invoker: &case.machine.invoker,
         },
         command,
         step,

@@ -252,7 +252,7 @@ fn with_ranges<'c>(case: &'c Case<'c>, arguments: &[String]) -> Outcome<Invocati
             |path: &Path| std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).map_err(io::Error::from);
         binds.push((c_string(&source)?, c_string(Path::new(target))?));
     }
-    let invocation = case.program(&case.machine.tmp.join("runtime"));
+    let invocation = case.tool(&case.machine.tmp.join("runtime"));
     let invocation = invocation.env("XDG_RUNTIME_DIR", &case.dir.join("run").to_string_lossy());
     let invocation = invocation.args(&["--root"]).args(&[case.root()]).args(arguments);
     Ok(invocation.before_exec(move || become_user_of(&binds)))

@@ -116,6 +116,7 @@ impl Case<'_> {
     pub fn runtime_with<S: AsRef<OsStr>>(&self, globals: &[&str], arguments: &[S]) -> Invocation<'_> {
         let user = self.user.load(Ordering::Relaxed);
         let mut invocation = match user {
+            // The caller of all tests, root or not.
             0 => self.program(&self.machine.runtime),
             user => self
                 .program(&self.machine.tmp.join("runtime"))
@@ -130,8 +131,17 @@ impl Case<'_> {
         invocation
     }
 
-    /// Any program, watched over in the same way.
+    /// Any program of the caller, watched over in the same way.
     pub fn program(&self, program: &Path) -> Invocation<'_> {
+        let invocation = self.tool(program);
+        match self.machine.invoker.user {
+            Some(user) => invocation.user(user),
+            None => invocation,
+        }
+    }
+
+    /// Any program of root, whoever is the caller of the runtime.
+    pub fn tool(&self, program: &Path) -> Invocation<'_> {
         let mut command = Command::new(program);
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         // The tag makes each process of this test findable; a container must not see it (attacks.rs).

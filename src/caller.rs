@@ -37,16 +37,21 @@ impl Caller {
                 .ok_or_else(|| Error::new(format!("{path} has no line {name}")))
         };
         let mask = |name: &str| number(name, 16);
-        let user = "/proc/self/ns/user";
-        // The number of the first user namespace is fixed: PROC_USER_INIT_INO of linux/proc_ns.h.
-        let namespace = nix::fcntl::readlink(user).context(|| format!("readlink {user}"))?;
         Ok(Caller {
             uid: number("Uid", 10)? as u32,
             signals: Inherited { ignored: mask("SigIgn")?, blocked: mask("SigBlk")? },
             permitted: mask("CapPrm")?,
             may_mount: mask("CapEff")? & CAP_SYS_ADMIN != 0,
-            is_nested: namespace != "user:[4026531837]",
+            is_nested: Caller::is_in_userns()?,
         })
+    }
+
+    /// Whether this process is in another user namespace than the first.
+    pub fn is_in_userns() -> Result<bool> {
+        let user = "/proc/self/ns/user";
+        // The number of the first user namespace is fixed: PROC_USER_INIT_INO of linux/proc_ns.h.
+        let namespace = nix::fcntl::readlink(user).context(|| format!("readlink {user}"))?;
+        Ok(namespace != "user:[4026531837]")
     }
 
     /// Whether it is its user namespace, and nothing else, that decides if this process may change its groups.
@@ -54,10 +59,11 @@ impl Caller {
         self.is_nested && self.permitted & CAP_SETGID != 0
     }
 
-    /// Whether this error of making a cgroup is one that a user without rights there has to live with.
-    pub fn may_do_without_cgroup(&self, error: &Error) -> bool {
+    /// Whether this error of making a cgroup is one that a user without rights there has to live with; `wish` is what
+    /// `--rootless` says of it.
+    pub fn may_do_without_cgroup(&self, error: &Error, wish: Option<bool>) -> bool {
         let refused = matches!(error.errno(), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS));
-        refused && (self.is_nested || !self.may_mount)
+        refused && wish.unwrap_or(self.is_nested || !self.may_mount)
     }
 }
 

@@ -49,9 +49,26 @@ pub struct Global {
     /// Who manages the cgroups: cgroupfs, which is the runtime itself [default: cgroupfs]
     #[arg(long, value_name = "MANAGER")]
     pub cgroup_manager: Option<String>,
+    /// Whether a container may do without cgroups that the caller has no right to make: true, false or auto, which is yes
+    /// without the right to mount and in a user namespace [default: auto]
+    #[arg(long, value_name = "BOOL")]
+    pub rootless: Option<String>,
     /// Print the version
     #[arg(short, long)]
     pub version: bool,
+}
+
+impl Global {
+    /// What `--rootless` says; None: auto. runc's message says what is wrong with it.
+    pub fn may_lack_cgroups(&self) -> Result<Option<bool>> {
+        match self.rootless.as_deref().map(str::to_lowercase).as_deref() {
+            None | Some("auto") => Ok(None),
+            Some(word) => match words::boolean(word) {
+                Some(value) => Ok(Some(value)),
+                None => Err(Error::new(format!("strconv.ParseBool: parsing {word:?}: invalid syntax"))),
+            },
+        }
+    }
 }
 
 /// What to do. Deferred: the flags of a command are put together only if it is called, for that takes time. What is said
@@ -126,6 +143,9 @@ pub struct CreateArgs {
     /// Pass N more descriptors, 3 and up, to the container
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = words::number)]
     pub preserve_fds: u32,
+    /// What the global flag `--rootless` says, which only these two commands ask for.
+    #[arg(skip)]
+    pub may_lack_cgroups: Option<bool>,
 }
 
 // `run`

@@ -165,7 +165,7 @@ fn make_cgroups(
                 if let Err(left) = record.cgroups.remove() {
                     return Err(error.hint(format!("and undoing it failed: {left}")));
                 }
-                if caller.may_do_without_cgroup(&error) && !plan.cgroup.resources.limit_anything() {
+                if caller.may_do_without_cgroup(&error, args.may_lack_cgroups) && !plan.cgroup.resources.limit_anything() {
                     log::debug(|| format!("container {} has no cgroup of its own: {error}", args.id));
                     record.cgroups.directories.clear();
                     container.write_record(&record)?;
@@ -439,6 +439,9 @@ impl<'a> Launch<'a> {
                 Some(Message::Notify(number)) => {
                     let handed = hand_over_listener(self.record, self.child.as_ref(), number, &self.state());
                     handed.map_err(|error| socket.last_words().map_or(error, in_init))?;
+                    if !self.caller.may_mount {
+                        let _ = socket.send(&Message::Taken);
+                    }
                 }
                 other => return Err(self.unexpected(other)),
             }

@@ -316,6 +316,9 @@ impl Exec<'_> {
                     let state = self.record.to_json(Status::Running, init);
                     let handed = create::hand_over_listener(self.record, self.child.as_ref(), number, &state);
                     handed.map_err(|error| socket.last_words().unwrap_or(error))?;
+                    if !self.caller.may_mount {
+                        let _ = socket.send(&Message::Taken);
+                    }
                 }
                 Some(Message::Error(error)) => return Err(error),
                 Some(other) => return Err(Error::new(format!("the process sent {other:?}"))),
@@ -387,6 +390,7 @@ impl Child<'_> {
             keep_groups: self.exec.record.keeps_groups(),
             groups_are_fixed,
             socket: &self.socket,
+            for_unprivileged: !self.exec.caller.may_mount,
         };
         let ready = confinement.apply(&[self.socket.as_fd()])?;
         nix::sys::prctl::set_pdeathsig(None).context(|| "prctl(PR_SET_PDEATHSIG, 0)")?;

@@ -361,6 +361,7 @@ impl Init<'_> {
             keep_groups: self.record.keeps_groups(),
             groups_are_fixed,
             socket: &self.socket,
+            for_unprivileged: !self.caller.may_mount,
         }
     }
 

@@ -98,7 +98,7 @@ fn execute(arguments: Arguments, protected: Result<()>) -> i32 {
     if arguments.global.version {
         return print(&version());
     }
-    let Some(command) = arguments.command else {
+    let Some(mut command) = arguments.command else {
         return print(&cli::help());
     };
     let (prefix, failure) = match command {
@@ -111,7 +111,8 @@ fn execute(arguments: Arguments, protected: Result<()>) -> i32 {
         log::fatal(&error.to_string(), error.errno());
         return 1;
     }
-    match protected.and_then(|()| dispatch(&root(&arguments.global), &arguments.global, command)) {
+    let decided = protected.and_then(|()| decide_on_cgroups(&arguments.global, &mut command));
+    match decided.and_then(|()| dispatch(&root(&arguments.global), &arguments.global, command)) {
         Ok(status) => status,
         Err(error) => {
             log::fatal(&format!("{prefix}{error}"), error.errno());
@@ -138,13 +139,30 @@ fn open_log(global: &Global) -> Result<()> {
     log::open(global.log.as_deref(), format, level)
 }
 
+/// Tells the commands that make containers what `--rootless` says. No other command looks at its value.
+fn decide_on_cgroups(global: &Global, command: &mut Command) -> Result<()> {
+    match command {
+        Command::Create(args) => args.may_lack_cgroups = global.may_lack_cgroups()?,
+        Command::Run(args) => args.create.may_lack_cgroups = global.may_lack_cgroups()?,
+        _ => {}
+    }
+    Ok(())
+}
+
 /// The directory of the state.
 fn root(global: &Global) -> PathBuf {
-    match (&global.root, std::env::var_os("XDG_RUNTIME_DIR")) {
+    match (&global.root, std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty())) {
         (Some(root), _) => root.clone(),
-        (None, Some(directory)) if !nix::unistd::geteuid().is_root() => PathBuf::from(directory).join("corten"),
+        (None, Some(directory)) if has_runtime_directory() => PathBuf::from(directory).join("corten"),
         (None, _) => PathBuf::from("/run/corten"),
     }
+}
+
+/// Whether XDG_RUNTIME_DIR is where this user keeps state. The machine's root has one, too, when he logs in, but what he
+/// makes has to be found from elsewhere; root of a user namespace, as in `podman unshare`, is the user who made it.
+fn has_runtime_directory() -> bool {
+    !nix::unistd::geteuid().is_root()
+        || std::env::var_os("USER").is_none_or(|user| user != "root") && caller::Caller::is_in_userns().unwrap_or(false)
 }
 
 fn dispatch(root: &Path, global: &Global, command: Command) -> Result<i32> {

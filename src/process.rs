@@ -38,6 +38,8 @@ pub struct Confinement<'a> {
     pub groups_are_fixed: bool,
     /// Who is told of a seccomp listener before it is made.
     pub socket: &'a Socket,
+    /// Whether that one has no privileges, and so can take the listener only from a process that is dumpable.
+    pub for_unprivileged: bool,
 }
 
 /// A program that is ready to be executed.
@@ -101,10 +103,19 @@ impl Confinement<'_> {
 
     fn load(&self, filter: &Filter) -> Result<()> {
         if filter.notifies() {
+            if self.for_unprivileged {
+                nix::sys::prctl::set_dumpable(true).context(|| "prctl(PR_SET_DUMPABLE, 1)")?;
+            }
             let number = sys::next_descriptor().context(|| "fcntl(F_DUPFD)")?;
             self.socket.send(&Message::Notify(number))?;
         }
-        filter.load()
+        filter.load()?;
+        if filter.notifies() && self.for_unprivileged {
+            // Whatever this asks of the agent, he gets what he needs for an answer while we wait.
+            self.socket.expect(&Message::Taken)?;
+            nix::sys::prctl::set_dumpable(false).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
+        }
+        Ok(())
     }
 
     /// Bounding set, groups, user. The permitted set survives the change of user so that `apply` can still choose.

@@ -50,6 +50,8 @@ pub enum Message {
     Adopted,
     /// The number of the descriptor that the seccomp listener will have in the sender.
     Notify(i32),
+    /// The listener has been taken: told only to a process that made itself accessible for that.
+    Taken,
     Ready,
     Proceed,
     Start,
@@ -73,6 +75,7 @@ impl Message {
             Message::Mapped => b'm',
             Message::Adopted => b'a',
             Message::Notify(_) => b'n',
+            Message::Taken => b't',
             Message::Network => b'w',
             Message::Go => b'g',
             Message::Hooks => b'h',
@@ -128,6 +131,7 @@ impl Socket {
             b'g' => Message::Go,
             b'h' => Message::Hooks,
             b'd' => Message::HooksDone,
+            b't' => Message::Taken,
             b'r' => Message::Ready,
             b'p' => Message::Proceed,
             b's' => Message::Start,

@@ -123,10 +123,16 @@ fn find<'a>(definition: &'a clap::Command, typed: &str) -> Option<(&'a Arg, Stri
 }
 
 fn parse_bool(value: &OsStr, typed: &str) -> Result<bool, String> {
-    match value.as_bytes() {
-        b"1" | b"t" | b"T" | b"TRUE" | b"true" | b"True" => Ok(true),
-        b"0" | b"f" | b"F" | b"FALSE" | b"false" | b"False" => Ok(false),
-        _ => Err(format!("invalid boolean value {:?} for -{typed}: parse error", value.to_string_lossy())),
+    let text = value.to_string_lossy();
+    boolean(&text).ok_or_else(|| format!("invalid boolean value {text:?} for -{typed}: parse error"))
+}
+
+/// A truth value, as Go reads one.
+pub fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
     }
 }
 
