@@ -153,7 +153,12 @@ impl Case<'_> {
         let config = serde_json::from_str(text).map_err(|error| format!("the base is no JSON: {error}"))?;
         let id = self.id();
         let dir = self.dir.join(format!("bundle-{id}"));
-        let bundle = Bundle { id, dir, config, invoker: self.machine.invoker.clone() };
+        // A test that becomes a user by itself says everything in its config.json, too.
+        let invoker = match self.user.load(std::sync::atomic::Ordering::Relaxed) {
+            0 => self.machine.invoker.clone(),
+            _ => Invoker::look(false, None).map_err(Stop::Fail)?,
+        };
+        let bundle = Bundle { id, dir, config, invoker };
         self.make_rootfs(&bundle.rootfs())?;
         Ok(bundle)
     }

@@ -177,7 +177,7 @@ fn config_takes_another_file(case: &Case) -> Outcome {
     only_with_these_flags(case)?;
     let bundle = case.bundle()?.args(&["sh", "-c", "exit 3"]);
     let file = case.dir.join("other.json");
-    fs::write(&file, bundle.config.to_string())?;
+    fs::write(&file, bundle.invoker.adapt(&bundle.config).to_string())?;
     let dir = bundle.dir.to_string_lossy().into_owned();
     let file = file.to_string_lossy().into_owned();
     case.run(&["run", "--config", &file, "--bundle", &dir, &bundle.id])?.ends_with(3)?;
@@ -191,7 +191,7 @@ fn config_takes_another_file(case: &Case) -> Outcome {
 fn config_is_relative_to_the_caller(case: &Case) -> Outcome {
     only_with_these_flags(case)?;
     let bundle = case.bundle()?.args(&["sh", "-c", "exit 3"]);
-    fs::write(case.dir.join("other.json"), bundle.config.to_string())?;
+    fs::write(case.dir.join("other.json"), bundle.invoker.adapt(&bundle.config).to_string())?;
     let words = ["run", "-f", "other.json", "-b", &bundle.dir.to_string_lossy(), &bundle.id];
     case.runtime(&words).cwd(&case.dir).go()?.ends_with(3)?;
     case.runtime(&words).cwd(&bundle.dir).go()?.fails(1, "other.json").map(drop)

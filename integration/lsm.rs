@@ -28,7 +28,9 @@ tests![
     the_selinux_label_is_that_of_init_and_its_keyring,
     the_selinux_label_is_that_of_exec,
     a_selinux_label_that_the_policy_does_not_know_is_an_error,
-    the_mount_label_is_that_of_file_systems,
+    the_mount_label_is_that_of_file_systems;
+    serial:
+    the_installed_profile_lets_a_user_make_containers,
 ];
 
 const APPARMOR: &str = "/process/apparmorProfile";
@@ -100,6 +102,57 @@ fn labels_of_several_lines_are_refused(case: &Case) -> Outcome {
         property(case, pointer, json!("a\nb")).refused(of_corten(case, pointer))?;
     }
     Ok(())
+}
+
+/// Where AppArmor keeps users without a profile from making user namespaces.
+const RESTRICTED: &str = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
+
+/// A profile that is loaded, and the restriction on user namespaces as long as it is wanted.
+struct Restriction {
+    before: String,
+    profile: String,
+}
+
+impl Drop for Restriction {
+    fn drop(&mut self) {
+        let _ = fs::write(RESTRICTED, &self.before);
+        let _ = parse("--remove", &self.profile);
+    }
+}
+
+/// Gives a profile to apparmor_parser. The reaper of the harness takes the status.
+fn parse(option: &str, profile: &str) -> Outcome {
+    let mut child = Command::new("apparmor_parser").args([option, "--skip-cache"]).stdin(Stdio::piped()).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(profile.as_bytes())?;
+    }
+    let _ = child.wait();
+    Ok(())
+}
+
+fn the_installed_profile_lets_a_user_make_containers(case: &Case) -> Outcome {
+    if !Path::new(RESTRICTED).exists() || !Path::new("/etc/apparmor.d/abi/4.0").exists() {
+        return skip("the kernel's AppArmor, or this machine's, cannot restrict user namespaces");
+    }
+    if !case.machine.is_corten() {
+        return skip("the profile is corten's");
+    }
+    case.become_user(1000)?;
+    let bundle = || -> Outcome<Bundle> {
+        let ids = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+        let bundle = case.bundle()?.with("/linux/uidMappings", ids.clone()).with("/linux/gidMappings", ids);
+        let bundle = bundle.with("/linux/namespaces/-", json!({"type": "user"})).owned_by(1000)?;
+        std::os::unix::fs::chown(&bundle.dir, Some(1000), Some(1000))?;
+        Ok(bundle.probe(&["--quiet"]))
+    };
+    bundle()?.run(case)?.succeeds()?;
+    let binary = case.machine.tmp.join("runtime");
+    let profile = include_str!("../packaging/apparmor").replace("@BINARY@", &binary.to_string_lossy());
+    let restriction = Restriction { before: fs::read_to_string(RESTRICTED)?, profile };
+    fs::write(RESTRICTED, "1")?;
+    bundle()?.run(case)?.fails(1, "")?;
+    parse("--replace", &restriction.profile)?;
+    bundle()?.run(case)?.succeeds().map(drop)
 }
 
 /// A profile that allows everything but to read one file; it is unloaded in the end.

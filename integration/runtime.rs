@@ -124,7 +124,8 @@ impl Case<'_> {
                 .env("XDG_RUNTIME_DIR", &self.dir.join("run").to_string_lossy()),
         };
         invocation.command.arg("--root").arg(self.root());
-        if self.machine.invoker.systemd {
+        // An ordinary user on root's machine has no systemd of his own.
+        if self.machine.invoker.systemd && user == 0 {
             invocation.command.arg("--systemd-cgroup");
         }
         invocation.command.args(globals).args(arguments);

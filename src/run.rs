@@ -8,7 +8,7 @@ use crate::error::{Context, Error, Result};
 use crate::notify_socket::Proxy;
 use crate::state::Lock;
 use crate::sync::Message;
-use crate::{delete, start, sys};
+use crate::{delete, log, start, sys};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -40,6 +40,9 @@ pub fn run(root: &Path, args: &RunArgs) -> Result<i32> {
         return notify.map_or(Ok(()), |notify| notify.wait(pid, pidfd.as_fd())).map(|()| 0);
     }
     let status = wait(pid, pidfd.as_fd(), console, notify)?;
+    if let Some(oom) = record.cgroups.explain_oom(status) {
+        log::warning(&format!("container {}: {oom}", record.id));
+    }
     if !args.keep {
         match container.lock(Lock::Exclusive) {
             Ok(()) => {}
