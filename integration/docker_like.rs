@@ -346,11 +346,13 @@ fn masks_and_readonly_paths_depend_on_their_lists(case: &Case) -> Outcome {
     depends(case, "/linux/maskedPaths")?
         .probe(&["--read", "/proc/interrupts"])
         .holds(|seen| seen.reads("/proc/interrupts", ""))?;
-    // Of those of the kernel's UTS namespace an ordinary user may not write any; of his own network's he may.
-    let file = if case.machine.invoker.is_rootless() { "/proc/sys/net/ipv4/ip_forward" } else { "/proc/sys/kernel/domainname" };
-    depends(case, "/linux/readonlyPaths")?
-        .probe(&["--write", file])
-        .holds(|seen| seen.answers("write", file, &json!("EROFS")))
+    let file = "/proc/sys/kernel/domainname";
+    let rootless = case.machine.invoker.is_rootless();
+    depends(case, "/linux/readonlyPaths")?.probe(&["--write", file]).holds(|seen| match rootless {
+        // The kernel asks for his rights first.
+        true => seen.mounted_with("/proc/sys", &["ro"]),
+        false => seen.answers("write", file, &json!("EROFS")),
+    })
 }
 
 fn limits_from_outside_depend_on_their_properties(case: &Case) -> Outcome {

@@ -127,6 +127,8 @@ fn fill_in(case: &Case, bundle: &mut Bundle, pod: &Pod) -> Outcome {
 
 /// An ordinary user has other ids than root has given to the engine: his subordinate ones.
 fn take_ids_of_the_user(config: &mut Value) {
+    // An engine of his leaves this one out: it names more groups than he has.
+    remove(config, "/linux/sysctl/net.ipv4.ping_group_range");
     for kind in ["/linux/uidMappings", "/linux/gidMappings"] {
         let Some(list) = config.pointer_mut(kind).and_then(Value::as_array_mut) else { continue };
         let first = list.iter().filter_map(|one| one.get("hostID")?.as_u64()).min().unwrap_or_default();
@@ -170,8 +172,14 @@ impl Pod {
             return Ok(Pod { pid: 0, holder: None });
         }
         let mut command = Command::new("unshare");
-        if let Some(user) = case.machine.invoker.user.filter(|_| !joined.contains(&"user")) {
-            command.args(["--map-root-user", "--map-auto", "--keep-caps"]).uid(user).gid(user);
+        let user = case.machine.invoker.user;
+        if let Some(user) = user {
+            let ids = format!("0:{MAPPED_ROOT}:65536");
+            match joined.contains(&"user") {
+                true => command.args(["--map-users", &ids, "--map-groups", &ids]),
+                false => command.args(["--map-root-user", "--map-auto"]),
+            };
+            command.uid(user).gid(user);
         }
         let holder = command
             .args(joined.iter().map(|kind| if *kind == "network" { "--net".to_owned() } else { format!("--{kind}") }))
@@ -181,8 +189,8 @@ impl Pod {
         let mut pod = Pod { pid: 0, holder: Some(holder) };
         pod.pid = pod.first_process()?;
         for kind in ["uid", "gid"] {
-            if let Some(map) = config.pointer(&format!("/linux/{kind}Mappings/0")).filter(|_| joined.contains(&"user"))
-            {
+            let is_joined = joined.contains(&"user") && user.is_none();
+            if let Some(map) = config.pointer(&format!("/linux/{kind}Mappings/0")).filter(|_| is_joined) {
                 let line = format!("{} {} {}", map["containerID"], map["hostID"], map["size"]);
                 fs::write(format!("/proc/{}/{kind}_map", pod.pid), line)?;
             }
@@ -190,13 +198,15 @@ impl Pod {
         Ok(pod)
     }
 
-    /// The child of `unshare`, once it is there.
+    /// The child of `unshare`, once it has executed its program: others help with mappings.
     fn first_process(&self) -> Outcome<u32> {
         let parent = self.holder.as_ref().map_or(0, Child::id);
         let end = Instant::now() + Duration::from_secs(10);
         while Instant::now() < end {
             let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-            if let Some(Ok(pid)) = children.split_whitespace().next().map(str::parse) {
+            let sleeps =
+                |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "sleep\n");
+            if let Some(Ok(pid)) = children.split_whitespace().find(sleeps).map(str::parse) {
                 return Ok(pid);
             }
             sleep(Duration::from_millis(5));

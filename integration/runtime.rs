@@ -104,6 +104,7 @@ pub struct Invocation<'c> {
     command: Command,
     stdin: Option<File>,
     timeout: Duration,
+    user: Option<u32>,
 }
 
 impl Case<'_> {
@@ -152,7 +153,7 @@ impl Case<'_> {
             let names = ["HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"];
             command.envs(names.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         }
-        Invocation { case: self, command, stdin: None, timeout: INVOCATION_TIMEOUT }
+        Invocation { case: self, command, stdin: None, timeout: INVOCATION_TIMEOUT, user: None }
     }
 
     /// The short form: the runtime with arguments, run to its end.
@@ -220,9 +221,9 @@ impl Invocation<'_> {
         self
     }
 
-    /// The user and group of the caller.
+    /// The user and group of the caller; what is done before it executes the runtime is still done as root.
     pub fn user(mut self, id: u32) -> Self {
-        self.command.uid(id).gid(id);
+        self.user = Some(id);
         self
     }
 
@@ -292,6 +293,13 @@ impl Invocation<'_> {
         let open = |path: &Path| OpenOptions::new().append(true).create_new(true).open(path);
         let [stdout, stderr] = [open(&paths[0])?, open(&paths[1])?];
         self.command.stdin(self.stdin.take().map_or_else(Stdio::null, Stdio::from)).stdout(stdout).stderr(stderr);
+        if let Some(user) = self.user {
+            self = self.before_exec(move || {
+                nix::unistd::setgroups(&[])?;
+                nix::unistd::setgid(user.into())?;
+                Ok(nix::unistd::setuid(user.into())?)
+            });
+        }
         let told = format!("{:?}", self.command.get_args().collect::<Vec<_>>());
         let begun = Instant::now();
         let pid = reaper().spawn(&mut self.command).map_err(|error| format!("start {told}: {error}"))?;

@@ -304,7 +304,9 @@ impl Cgroups {
     pub fn explain_oom(&self, status: i32) -> Option<String> {
         let kills = self.oom_kills().filter(|kills| status == 128 + libc::SIGKILL && *kills > 0)?;
         let peak = self.memory_peak().map_or(String::new(), |peak| format!("; {peak} bytes were used"));
-        Some(format!("it was OOM-killed (memory limit too low?): the kernel has killed {kills} processes of the container{peak}"))
+        Some(format!(
+            "it was OOM-killed (memory limit too low?): the kernel has killed {kills} processes of the container{peak}"
+        ))
     }
 
     /// The most memory that the container has used, in bytes.

@@ -165,7 +165,9 @@ fn make_cgroups(
                 if let Err(left) = record.cgroups.remove() {
                     return Err(error.hint(format!("and undoing it failed: {left}")));
                 }
-                if caller.may_do_without_cgroup(&error, args.may_lack_cgroups) && !plan.cgroup.resources.limit_anything() {
+                if caller.may_do_without_cgroup(&error, args.may_lack_cgroups)
+                    && !plan.cgroup.resources.limit_anything()
+                {
                     log::debug(|| format!("container {} has no cgroup of its own: {error}", args.id));
                     record.cgroups.directories.clear();
                     container.write_record(&record)?;
