@@ -156,6 +156,17 @@ impl Case<'_> {
         Invocation { case: self, command, stdin: None, timeout: INVOCATION_TIMEOUT, user: None }
     }
 
+    /// A shell of root, in mounts of its own; in the script `$as` before a command makes it the caller's.
+    pub fn boxed(&self, unshare: &[&str], script: &str) -> Invocation<'_> {
+        let caller = self
+            .machine
+            .invoker
+            .user
+            .map_or(String::new(), |user| format!("setpriv --reuid={user} --regid={user} --clear-groups --"));
+        let invocation = self.tool(Path::new("/usr/bin/unshare")).env("as", &caller);
+        invocation.args(&["--mount", "--propagation", "private"]).args(unshare).args(&["sh", "-c", script, "sh"])
+    }
+
     /// The short form: the runtime with arguments, run to its end.
     pub fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Outcome<Output> {
         self.runtime(arguments).go()
