@@ -33,3 +33,5 @@ install:
 	$(BINARY) completion zsh | install -D -m 644 /dev/stdin $(SHARE)/zsh/site-functions/_corten
 	$(BINARY) completion fish | install -D -m 644 /dev/stdin $(SHARE)/fish/vendor_completions.d/corten.fish
 	if [ -d $(PAGES) ]; then install -D -m 644 -t $(SHARE)/man/man8 $(PAGES)/*.8; fi
+	if [ -e /etc/apparmor.d/abi/4.0 ] || [ -n "$(APPARMOR)" ]; then sed 's:@BINARY@:$(PREFIX)/bin/corten:' packaging/apparmor \
+	  | install -D -m 644 /dev/stdin $(DESTDIR)/etc/apparmor.d/corten; fi

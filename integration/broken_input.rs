@@ -372,7 +372,8 @@ fn valid_odd_configs_run(case: &Case) -> Outcome {
 
 fn odd_white_space_and_escapes_are_json(case: &Case) -> Outcome {
     let bundle = case.bundle()?;
-    let text = bundle.config.to_string().replace("\"/probe\"", "\"\\u002fpro\\u0062e\"").replace("\":", "\"\r\n\t : ");
+    let text = bundle.text();
+    let text = text.replace("\"/probe\"", "\"\\u002fpro\\u0062e\"").replace("\":", "\"\r\n\t : ");
     fs::write(bundle.dir.join("config.json"), format!("\n\n  {text}\n\n"))?;
     soon(case, &bundle)?.succeeds()?.seen()?.is("/args", &json!(["/probe"])).map_err(Into::into)
 }

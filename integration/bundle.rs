@@ -101,9 +101,14 @@ impl Bundle {
         Ok(self)
     }
 
+    /// What becomes config.json, for the caller of the runtime.
+    pub fn text(&self) -> String {
+        self.invoker.adapt(&self.config).to_string()
+    }
+
     /// Writes config.json.
     pub fn write(&self) -> Outcome {
-        Ok(fs::write(self.dir.join("config.json"), self.invoker.adapt(&self.config).to_string())?)
+        Ok(fs::write(self.dir.join("config.json"), self.text())?)
     }
 
     /// The arguments of `run` for this bundle.
@@ -159,7 +164,12 @@ impl Case<'_> {
         let config = serde_json::from_str(text).map_err(|error| format!("the base is no JSON: {error}"))?;
         let id = self.id();
         let dir = self.dir.join(format!("bundle-{id}"));
-        let bundle = Bundle { id, dir, config, invoker: self.machine.invoker.clone() };
+        // A test that becomes a user by itself says everything in its config.json, too.
+        let invoker = match self.user.load(std::sync::atomic::Ordering::Relaxed) {
+            0 => self.machine.invoker.clone(),
+            _ => Invoker::look(false, None).map_err(Stop::Fail)?,
+        };
+        let bundle = Bundle { id, dir, config, invoker };
         self.make_rootfs(&bundle.rootfs())?;
         Ok(bundle)
     }

@@ -313,10 +313,10 @@ fn update_moves_quota_period_and_burst_anywhere(case: &Case) -> Outcome {
     let path = format!("/corten-test/{}-quota/inner", case.tag);
     let container =
         case.run_detached(&case.docker_like()?.with("/linux/cgroupsPath", json!(path)).probe(&["--hold"]))?;
-    let above = if case.machine.cgroup2 { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/cpu" };
-    let above = format!("{above}/corten-test/{}-quota", case.tag);
+    let above = if case.machine.cgroup2 { case.machine.invoker.cgroup2() } else { "/sys/fs/cgroup/cpu".into() };
+    let above = above.join(format!("corten-test/{}-quota", case.tag));
     let (file, half) = if case.machine.cgroup2 { ("cpu.max", "50000 100000") } else { ("cpu.cfs_quota_us", "50000") };
-    fs::write(format!("{above}/{file}"), half)?;
+    fs::write(above.join(file), half)?;
     let steps = [(50, 100, 50), (5, 10, 1), (40, 100, 30), (4, 9, 4), (500, 1000, 500), (1, 2, 0), (450, 900, 1)];
     for (quota, period, burst) in steps {
         let flags = format!("--cpu-quota {quota}000 --cpu-period {period}000 --cpu-burst {burst}000");

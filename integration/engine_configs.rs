@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::bundle::{Bundle, remove};
+use crate::bundle::{Bundle, MAPPED_ROOT, remove};
 use crate::harness::{Case, Outcome, skip};
 use crate::{ensure, terminal, tests};
 
@@ -68,7 +69,10 @@ fn runs(case: &Case, text: &str) -> Outcome {
         return skip("the engine wrote it for cgroup v1");
     }
     let mut bundle = case.bundle_from(text)?;
-    let pod = Pod::of(&bundle.config)?;
+    if case.machine.invoker.is_rootless() {
+        take_ids_of_the_user(&mut bundle.config);
+    }
+    let pod = Pod::of(case, &bundle.config)?;
     fill_in(case, &mut bundle, &pod)?;
     let user = bundle.config.pointer("/process/user/uid").and_then(Value::as_u64).unwrap_or_default();
     if bundle.config.pointer("/process/terminal") == Some(&json!(true)) {
@@ -86,8 +90,9 @@ fn fill_in(case: &Case, bundle: &mut Bundle, pod: &Pod) -> Outcome {
     bundle.config = serde_json::from_str(&text).map_err(|error| format!("no JSON any more: {error}"))?;
     let (dir, id) = (bundle.dir.clone(), bundle.id.clone());
     // Inside a user namespace its root makes the mount points.
-    let root = bundle.config.pointer("/linux/uidMappings/0/hostID").and_then(Value::as_u64).unwrap_or_default();
-    give_directories(&bundle.rootfs(), u32::try_from(root).unwrap_or_default())?;
+    let root = bundle.config.pointer("/linux/uidMappings/0/hostID").and_then(Value::as_u64);
+    let root = root.map_or(case.machine.invoker.user.unwrap_or_default(), |id| u32::try_from(id).unwrap_or_default());
+    give_directories(&bundle.rootfs(), root)?;
 
     let program = bundle.config.pointer("/process/args/0").cloned().unwrap_or_default();
     for (index, mount) in bundle.config["mounts"].as_array_mut().into_iter().flatten().enumerate() {
@@ -120,6 +125,19 @@ fn fill_in(case: &Case, bundle: &mut Bundle, pod: &Pod) -> Outcome {
     Ok(())
 }
 
+/// An ordinary user has other ids than root has given to the engine: his subordinate ones.
+fn take_ids_of_the_user(config: &mut Value) {
+    // An engine of his leaves this one out: it names more groups than he has.
+    remove(config, "/linux/sysctl/net.ipv4.ping_group_range");
+    for kind in ["/linux/uidMappings", "/linux/gidMappings"] {
+        let Some(list) = config.pointer_mut(kind).and_then(Value::as_array_mut) else { continue };
+        let first = list.iter().filter_map(|one| one.get("hostID")?.as_u64()).min().unwrap_or_default();
+        for one in list {
+            one["hostID"] = json!(one["hostID"].as_u64().unwrap_or_default() - first + u64::from(MAPPED_ROOT));
+        }
+    }
+}
+
 fn executable(path: &Path, text: &str) -> Outcome {
     fs::write(path, text)?;
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
@@ -145,15 +163,25 @@ struct Pod {
 }
 
 impl Pod {
-    /// Makes those that the configuration names.
-    fn of(config: &Value) -> Outcome<Pod> {
+    /// Makes those that the configuration names; an ordinary user's are in a user namespace of his.
+    fn of(case: &Case, config: &Value) -> Outcome<Pod> {
         let namespaces = config.pointer("/linux/namespaces").and_then(Value::as_array).into_iter().flatten();
         let joined: Vec<&str> =
             namespaces.filter(|one| one.get("path").is_some()).filter_map(|one| one.get("type")?.as_str()).collect();
         if joined.is_empty() {
             return Ok(Pod { pid: 0, holder: None });
         }
-        let holder = Command::new("unshare")
+        let mut command = Command::new("unshare");
+        let user = case.machine.invoker.user;
+        if let Some(user) = user {
+            let ids = format!("0:{MAPPED_ROOT}:65536");
+            match joined.contains(&"user") {
+                true => command.args(["--map-users", &ids, "--map-groups", &ids]),
+                false => command.args(["--map-root-user", "--map-auto"]),
+            };
+            command.uid(user).gid(user);
+        }
+        let holder = command
             .args(joined.iter().map(|kind| if *kind == "network" { "--net".to_owned() } else { format!("--{kind}") }))
             .args(["--fork", "--kill-child", "sleep", "60"])
             .stdin(Stdio::null())
@@ -161,8 +189,8 @@ impl Pod {
         let mut pod = Pod { pid: 0, holder: Some(holder) };
         pod.pid = pod.first_process()?;
         for kind in ["uid", "gid"] {
-            if let Some(map) = config.pointer(&format!("/linux/{kind}Mappings/0")).filter(|_| joined.contains(&"user"))
-            {
+            let is_joined = joined.contains(&"user") && user.is_none();
+            if let Some(map) = config.pointer(&format!("/linux/{kind}Mappings/0")).filter(|_| is_joined) {
                 let line = format!("{} {} {}", map["containerID"], map["hostID"], map["size"]);
                 fs::write(format!("/proc/{}/{kind}_map", pod.pid), line)?;
             }
@@ -170,13 +198,15 @@ impl Pod {
         Ok(pod)
     }
 
-    /// The child of `unshare`, once it is there.
+    /// The child of `unshare`, once it has executed its program: others help with mappings.
     fn first_process(&self) -> Outcome<u32> {
         let parent = self.holder.as_ref().map_or(0, Child::id);
         let end = Instant::now() + Duration::from_secs(10);
         while Instant::now() < end {
             let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-            if let Some(Ok(pid)) = children.split_whitespace().next().map(str::parse) {
+            let sleeps =
+                |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "sleep\n");
+            if let Some(Ok(pid)) = children.split_whitespace().find(sleeps).map(str::parse) {
                 return Ok(pid);
             }
             sleep(Duration::from_millis(5));

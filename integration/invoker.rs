@@ -75,9 +75,15 @@ impl Invoker {
         let namespaces = config.pointer("/linux/namespaces").and_then(Value::as_array);
         let has_user = namespaces.is_some_and(|all| all.iter().any(|one| one.get("type") == Some(&json!("user"))));
         if let Some([uids, gids]) = self.mappings.as_ref().filter(|_| !has_user && config.get("linux").is_some()) {
-            set(&mut config, "/linux/namespaces/-", json!({"type": "user"}));
-            set(&mut config, "/linux/uidMappings", uids.clone());
-            set(&mut config, "/linux/gidMappings", gids.clone());
+            match joined_userns(&config) {
+                // The namespaces of another container can only be joined together with its user namespace.
+                Some(path) => set(&mut config, "/linux/namespaces/-", json!({"type": "user", "path": path})),
+                None => {
+                    set(&mut config, "/linux/namespaces/-", json!({"type": "user"}));
+                    set(&mut config, "/linux/uidMappings", uids.clone());
+                    set(&mut config, "/linux/gidMappings", gids.clone());
+                }
+            }
         }
         let path = config.pointer("/linux/cgroupsPath").and_then(Value::as_str).map(str::to_owned);
         if let Some(path) = path.filter(|path| path.starts_with('/')) {
@@ -90,6 +96,14 @@ impl Invoker {
         }
         config
     }
+}
+
+/// The user namespace of the process whose namespaces are joined, unless that is the harness's own.
+fn joined_userns(config: &Value) -> Option<String> {
+    let namespaces = config.pointer("/linux/namespaces").and_then(Value::as_array)?;
+    let path = namespaces.iter().find_map(|one| one.get("path")?.as_str()?.strip_prefix("/proc/"))?;
+    let userns = format!("/proc/{}/ns/user", path.split('/').next()?);
+    (fs::read_link(&userns).ok()? != fs::read_link("/proc/self/ns/user").ok()?).then_some(userns)
 }
 
 /// The user's own id as 0, and the subordinate ids that the machine gives him from 1 on.

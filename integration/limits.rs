@@ -22,6 +22,7 @@ tests![
     memory_beyond_the_limit_cannot_be_had,
     an_init_that_exceeds_its_memory_is_killed,
     a_memory_limit_too_small_for_init_is_told,
+    an_oom_kill_is_told_by_run_exec_and_state,
     exec_shares_the_memory_limit,
     swap_beyond_the_limit_cannot_be_had,
     processes_beyond_the_limit_cannot_be_started,
@@ -108,6 +109,36 @@ fn a_memory_limit_too_small_for_init_is_told(case: &Case) -> Outcome {
     } else {
         output.fails(1, "OOM-killed").map(drop)
     }
+}
+
+fn an_oom_kill_is_told_by_run_exec_and_state(case: &Case) -> Outcome {
+    need(case, "memory")?;
+    let told = |output: &crate::runtime::Output| match case.machine.is_corten() {
+        true => output.stderr.contains("it was OOM-killed (memory limit too low?)"),
+        false => true,
+    };
+    let bundle = base(case)?.with("/linux/resources/memory", json!({"limit": 32 * MIB, "swap": 32 * MIB}));
+    let greedy = ["/bin/busybox", "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"];
+    let bundle = bundle.args(&greedy);
+    let output = bundle.run(case)?;
+    ensure!(output.status == 137 && told(&output), "run: {output}");
+    let container = case.run_detached(&bundle.again(case).args(&["/bin/sleep", "1000"]))?;
+    let output = container.exec(&greedy)?;
+    ensure!(output.status == 137 && told(&output), "exec: {output}");
+    container.kill("KILL")?;
+    container.wait()?;
+    let state = case.state(&container.id)?;
+    ensure!(!case.machine.is_corten() || state["oomKills"] == json!(1), "the state is {state}");
+    container.delete()?;
+    // Whoever is killed for another reason is not told of.
+    let container = case.run_detached(&base(case)?.args(&["/bin/sleep", "1000"]))?;
+    let output = container.exec(&["/bin/sh", "-c", "kill -KILL $$; sleep 100"])?;
+    ensure!(output.status == 137 && output.stderr.is_empty(), "killed by itself: {output}");
+    container.kill("KILL")?;
+    container.wait()?;
+    let state = case.state(&container.id)?;
+    ensure!(state["oomKills"].is_null(), "the state is {state}");
+    container.delete()
 }
 
 /// There an OOM kill during execve is a panic of the kernel.

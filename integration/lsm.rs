@@ -28,7 +28,9 @@ tests![
     the_selinux_label_is_that_of_init_and_its_keyring,
     the_selinux_label_is_that_of_exec,
     a_selinux_label_that_the_policy_does_not_know_is_an_error,
-    the_mount_label_is_that_of_file_systems,
+    the_mount_label_is_that_of_file_systems;
+    serial:
+    the_installed_profile_lets_a_user_make_containers,
 ];
 
 const APPARMOR: &str = "/process/apparmorProfile";
@@ -100,6 +102,60 @@ fn labels_of_several_lines_are_refused(case: &Case) -> Outcome {
         property(case, pointer, json!("a\nb")).refused(of_corten(case, pointer))?;
     }
     Ok(())
+}
+
+/// A profile by its text; it is unloaded in the end.
+struct Loaded(String);
+
+impl Loaded {
+    fn new(text: String) -> Outcome<Loaded> {
+        parse("--replace", &text)?;
+        Ok(Loaded(text))
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        let _ = parse("--remove", &self.0);
+    }
+}
+
+/// Gives a profile to apparmor_parser. The reaper of the harness takes the status.
+fn parse(option: &str, profile: &str) -> Outcome {
+    let mut child = Command::new("apparmor_parser").args([option, "--skip-cache"]).stdin(Stdio::piped()).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(profile.as_bytes())?;
+    }
+    let _ = child.wait();
+    Ok(())
+}
+
+/// The kernels that let a user make user namespaces only with a profile that says so are not at hand; a profile that does not
+/// say so stands for them.
+fn the_installed_profile_lets_a_user_make_containers(case: &Case) -> Outcome {
+    let mediated = fs::read_to_string("/sys/kernel/security/apparmor/features/namespaces/mask").unwrap_or_default();
+    if !mediated.contains("userns_create") {
+        return skip("the kernel's AppArmor does not mediate user namespaces");
+    }
+    if !Path::new("/etc/apparmor.d/abi/4.0").exists() || !case.machine.is_corten() {
+        return skip("the profile is corten's, for AppArmor 4");
+    }
+    case.become_user(1000)?;
+    let bundle = || -> Outcome<Bundle> {
+        let ids = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+        let bundle = case.bundle()?.with("/linux/uidMappings", ids.clone()).with("/linux/gidMappings", ids);
+        let bundle = bundle.with("/linux/namespaces/-", json!({"type": "user"})).owned_by(1000)?;
+        std::os::unix::fs::chown(&bundle.dir, Some(1000), Some(1000))?;
+        Ok(bundle.probe(&["--read", CURRENT_PROFILE]))
+    };
+    let binary = case.machine.tmp.join("runtime").to_string_lossy().into_owned();
+    let rules = "file, capability, network, mount, umount, signal, ptrace, unix, pivot_root,";
+    let silent =
+        Loaded::new(format!("abi <abi/4.0>,\nprofile corten {binary} flags=(attach_disconnected) {{ {rules} }}"))?;
+    bundle()?.run(case)?.fails(1, "")?;
+    drop(silent);
+    let _installed = Loaded::new(include_str!("../packaging/apparmor").replace("@BINARY@", &binary))?;
+    Ok(bundle()?.see(case)?.reads(CURRENT_PROFILE, "corten (unconfined)\n")?)
 }
 
 /// A profile that allows everything but to read one file; it is unloaded in the end.

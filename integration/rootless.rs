@@ -17,8 +17,10 @@ use crate::{ensure, tests};
 
 tests![
     the_config_of_spec_rootless_runs,
+    the_quick_start_works,
     a_container_lives_through_all_commands,
     the_state_is_in_the_runtime_directory_of_the_user,
+    root_of_a_user_namespace_has_the_state_of_its_user,
     one_id_is_mapped_and_groups_are_denied,
     further_groups_are_refused,
     another_user_than_the_mapped_one_is_refused,
@@ -34,6 +36,7 @@ tests![
     a_network_of_its_own_has_a_loopback,
     time_offsets_are_set,
     cgroups_that_can_not_be_made_are_left_out,
+    the_flag_says_whether_cgroups_may_be_left_out,
     limits_that_can_not_be_set_are_an_error,
     a_delegated_cgroup_is_used,
     masks_and_read_only_paths_hold,
@@ -94,6 +97,27 @@ fn the_config_of_spec_rootless_runs(case: &Case) -> Outcome {
     bundle.see(case).map(drop)
 }
 
+fn the_quick_start_works(case: &Case) -> Outcome {
+    if case.machine.name == "crun" {
+        return skip("crun spec has other lines than the script changes");
+    }
+    if !case.machine.invoker.is_rootless() {
+        case.become_user(USER)?;
+    }
+    let script = case.dir.join("quickstart");
+    fs::write(&script, include_str!("../quickstart"))?;
+    let runtime = case.machine.tmp.join("runtime").to_string_lossy().into_owned();
+    let invocation = case.tool(Path::new("/bin/bash")).user(USER).args(&[&script]).env("CORTEN", &runtime);
+    let output = invocation.env("TMPDIR", &case.dir.to_string_lossy()).go()?.succeeds()?;
+    for row in ["exit status    42", "empty; no state, no mount, no cgroup is left", "uid=0"] {
+        ensure!(output.stdout.contains(row), "{row:?} is missing: {}", output.stdout);
+    }
+    let is_limited = output.stdout.contains("memory limit   64 MiB") && output.stdout.contains("process limit  32");
+    let is_delegated = case.machine.invoker.is_rootless();
+    ensure!(is_limited == is_delegated, "it has limits: {is_limited}, delegated: {is_delegated}: {}", output.stdout);
+    Ok(())
+}
+
 fn a_container_lives_through_all_commands(case: &Case) -> Outcome {
     let bundle = bundle(case)?.probe(&["--hold"]);
     let container = case.create(&bundle)?;
@@ -132,6 +156,24 @@ fn the_state_is_in_the_runtime_directory_of_the_user(case: &Case) -> Outcome {
     invoke(&["delete", "--force", &bundle.id])?.succeeds()?;
     ensure!(found && mode == 0o700, "{} is there: {found}, mode {mode:o}", state.display());
     ensure!(!state.exists(), "the state is left");
+    Ok(())
+}
+
+fn root_of_a_user_namespace_has_the_state_of_its_user(case: &Case) -> Outcome {
+    if !case.machine.is_corten() {
+        return skip("the name of the directory is corten's");
+    }
+    // What is asked is only where it begins to write, which it does before it fails.
+    let bundle = bundle(case)?.args(&["/missing"]);
+    bundle.write()?;
+    let run = case.dir.join("run");
+    for (user, expected) in [("root", false), ("somebody", true)] {
+        let invocation = case.tool(Path::new("/usr/bin/unshare")).user(USER).args(&["--user", "--map-root-user"]);
+        let invocation = invocation.args(&[&case.machine.tmp.join("runtime")]).args(&bundle.run_arguments());
+        let output = invocation.env("XDG_RUNTIME_DIR", &run.to_string_lossy()).env("USER", user).go()?.fails(1, "")?;
+        let found = run.join("corten").is_dir();
+        ensure!(found == expected, "as {user}: {} is there: {found}; {output}", run.join("corten").display());
+    }
     Ok(())
 }
 
@@ -388,6 +430,23 @@ fn cgroups_that_can_not_be_made_are_left_out(case: &Case) -> Outcome {
     case.delete_force(&bundle.id)
 }
 
+fn the_flag_says_whether_cgroups_may_be_left_out(case: &Case) -> Outcome {
+    if case.machine.name == "crun" {
+        return skip("crun has no such flag");
+    }
+    let bundle =
+        bundle(case)?.with("/linux/cgroupsPath", json!(format!("/corten-test/{}", case.tag))).probe(&["--quiet"]);
+    bundle.write()?;
+    let arguments = bundle.run_arguments();
+    for word in ["true", "auto", "TRUE", "1"] {
+        case.runtime_with(&["--rootless", word], &arguments).go()?.succeeds()?;
+    }
+    case.runtime_with(&["--rootless", "false"], &arguments).go()?.fails(1, "permission denied")?;
+    case.runtime_with(&["--rootless", "maybe"], &arguments).go()?.fails(1, "invalid syntax")?;
+    ensure!(fs::read_dir(case.root())?.next().is_none(), "something is left");
+    Ok(())
+}
+
 fn limits_that_can_not_be_set_are_an_error(case: &Case) -> Outcome {
     for (pointer, value) in [
         ("/linux/resources/pids/limit", json!(10)),
@@ -567,6 +626,7 @@ fn a_bind_that_the_user_can_not_reach_is_refused(case: &Case) -> Outcome {
     fs::create_dir(&secret)?;
     fs::write(secret.join("file"), "of root")?;
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o700))?;
+    chown(&secret, Some(0), Some(0))?;
     let mount = json!({"destination": "/mnt", "type": "bind", "source": secret.join("file"), "options": ["bind"]});
     let output = bundle(case)?.with("/mounts/-", mount).probe(&["--read", "/mnt"]).run(case)?;
     ensure!(!output.stdout.contains("of root"), "{output}");

@@ -104,6 +104,7 @@ pub struct Invocation<'c> {
     command: Command,
     stdin: Option<File>,
     timeout: Duration,
+    user: Option<u32>,
 }
 
 impl Case<'_> {
@@ -124,7 +125,7 @@ impl Case<'_> {
                 .env("XDG_RUNTIME_DIR", &self.dir.join("run").to_string_lossy()),
         };
         invocation.command.arg("--root").arg(self.root());
-        // Whoever a test becomes has no systemd of his own.
+        // An ordinary user on root's machine has no systemd of his own.
         if self.machine.invoker.systemd && user == 0 {
             invocation.command.arg("--systemd-cgroup");
         }
@@ -132,15 +133,13 @@ impl Case<'_> {
         invocation
     }
 
-    /// A script, in a mount namespace of its own and what the flags of unshare(1) ask for, that calls the runtime with these
-    /// arguments as `"$@"`.
-    pub fn scripted<S: AsRef<OsStr>>(&self, flags: &[&str], script: &str, arguments: &[S]) -> Invocation<'_> {
-        let unshare = self.program(Path::new("/usr/bin/unshare")).args(&["--mount", "--propagation", "private"]);
-        let script = unshare.args(flags).args(&["sh", "-c", script, "sh"]);
-        script.args(&[self.machine.runtime.as_os_str(), "--root".as_ref(), self.root().as_os_str()]).args(arguments)
+    /// A script of root's, in mounts of its own, that calls the runtime with these arguments as `$as "$@"`.
+    pub fn scripted<S: AsRef<OsStr>>(&self, unshare: &[&str], script: &str, arguments: &[S]) -> Invocation<'_> {
+        let (runtime, root) = (self.machine.runtime.as_os_str(), self.root());
+        self.boxed(unshare, script).args(&[runtime, "--root".as_ref(), root.as_os_str()]).args(arguments)
     }
 
-    /// Any program, watched over in the same way.
+    /// Any program of the caller, watched over in the same way.
     pub fn program(&self, program: &Path) -> Invocation<'_> {
         let invocation = self.tool(program);
         match self.machine.invoker.user {
@@ -160,7 +159,18 @@ impl Case<'_> {
             let names = ["HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"];
             command.envs(names.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         }
-        Invocation { case: self, command, stdin: None, timeout: INVOCATION_TIMEOUT }
+        Invocation { case: self, command, stdin: None, timeout: INVOCATION_TIMEOUT, user: None }
+    }
+
+    /// A shell of root, in mounts of its own; in the script `$as` before a command makes it the caller's.
+    pub fn boxed(&self, unshare: &[&str], script: &str) -> Invocation<'_> {
+        let caller = self
+            .machine
+            .invoker
+            .user
+            .map_or(String::new(), |user| format!("setpriv --reuid={user} --regid={user} --clear-groups --"));
+        let invocation = self.tool(Path::new("/usr/bin/unshare")).env("as", &caller);
+        invocation.args(&["--mount", "--propagation", "private"]).args(unshare).args(&["sh", "-c", script, "sh"])
     }
 
     /// The short form: the runtime with arguments, run to its end.
@@ -228,9 +238,9 @@ impl Invocation<'_> {
         self
     }
 
-    /// The user and group of the caller.
+    /// The user and group of the caller; what is done before it executes the runtime is still done as root.
     pub fn user(mut self, id: u32) -> Self {
-        self.command.uid(id).gid(id);
+        self.user = Some(id);
         self
     }
 
@@ -306,6 +316,13 @@ impl Invocation<'_> {
         let open = |path: &Path| OpenOptions::new().append(true).create_new(true).open(path);
         let [stdout, stderr] = [open(&paths[0])?, open(&paths[1])?];
         self.command.stdin(self.stdin.take().map_or_else(Stdio::null, Stdio::from)).stdout(stdout).stderr(stderr);
+        if let Some(user) = self.user {
+            self = self.before_exec(move || {
+                nix::unistd::setgroups(&[])?;
+                nix::unistd::setgid(user.into())?;
+                Ok(nix::unistd::setuid(user.into())?)
+            });
+        }
         let told = format!("{:?}", self.command.get_args().collect::<Vec<_>>());
         let begun = Instant::now();
         let pid = reaper().spawn(&mut self.command).map_err(|error| format!("start {told}: {error}"))?;

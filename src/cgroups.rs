@@ -412,6 +412,16 @@ impl Cgroups {
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
     }
 
+    /// What is said of a process that was killed by SIGKILL (status 137), if the kernel has killed in the container for lack
+    /// of memory: nobody else would tell.
+    pub fn explain_oom(&self, status: i32) -> Option<String> {
+        let kills = self.oom_kills().filter(|kills| status == 128 + libc::SIGKILL && *kills > 0)?;
+        let peak = self.memory_peak().map_or(String::new(), |peak| format!("; {peak} bytes were used"));
+        Some(format!(
+            "it was OOM-killed (memory limit too low?): the kernel has killed {kills} processes of the container{peak}"
+        ))
+    }
+
     /// The most memory that the container has used, in bytes.
     pub fn memory_peak(&self) -> Option<u64> {
         self.read(("memory", "memory.max_usage_in_bytes"), "memory.peak")?.trim().parse().ok()

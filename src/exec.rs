@@ -84,7 +84,11 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
     if args.detach {
         return Ok(0);
     }
-    run::wait(pid, pidfd.as_fd(), console, None)
+    let status = run::wait(pid, pidfd.as_fd(), console, None)?;
+    if let Some(oom) = record.cgroups.explain_oom(status) {
+        log::warning(&format!("process {pid} of container {}: {oom}", record.id));
+    }
+    Ok(status)
 }
 
 /// The process to run: from a file, or the container's own with what the command line changes. The defaults are those
@@ -346,7 +350,11 @@ impl Exec<'_> {
                 }
                 Some(Message::Error(error)) => return Err(error),
                 Some(other) => return Err(Error::new(format!("the process sent {other:?}"))),
-                None => return Err(Error::new("the process ended before it could run the program")),
+                None => {
+                    let died = Error::new("the process ended before it could run the program");
+                    let killed = self.record.cgroups.explain_oom(128 + libc::SIGKILL);
+                    return Err(killed.map_or(died.clone(), |oom| died.hint(oom)));
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::error::{Context, Error, Result};
 use crate::notify_socket::Proxy;
 use crate::state::{Container, Lock, Record};
 use crate::sync::Message;
-use crate::{delete, start, sys};
+use crate::{delete, log, start, sys};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -41,6 +41,9 @@ pub fn run(root: &Path, manager: Manager, args: &RunArgs) -> Result<i32> {
         return notify.map_or(Ok(()), |notify| notify.wait(pid, pidfd.as_fd())).map(|()| 0);
     }
     let status = wait(pid, pidfd.as_fd(), console, notify)?;
+    if let Some(oom) = record.cgroups.explain_oom(status) {
+        log::warning(&format!("container {}: {oom}", record.id));
+    }
     if args.keep { Ok(()) } else { clear_away(&container, &record) }.map(|()| status)
 }
 

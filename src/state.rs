@@ -657,6 +657,8 @@ impl Description {
             #[serde(skip_serializing_if = "BTreeMap::is_empty")]
             annotations: &'a BTreeMap<String, String>,
             owner: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            oom_kills: Option<u64>,
         }
         let state = State {
             oci_version: &self.record.oci_version,
@@ -668,6 +670,11 @@ impl Description {
             created: &self.record.created,
             annotations: &self.record.annotations,
             owner,
+            // Of a container that runs `events` tells; of one that has ended it may be the reason.
+            oom_kills: match self.status {
+                Status::Stopped => self.record.cgroups.oom_kills().filter(|kills| *kills > 0),
+                _ => None,
+            },
         };
         Ok(if pretty { serde_json::to_string_pretty(&state) } else { serde_json::to_string(&state) }?)
     }

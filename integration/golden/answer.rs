@@ -436,11 +436,17 @@ fn is_long_time(text: &str) -> bool {
     text.ends_with('Z') && text.len() > 20 && text.get(..19).is_some_and(|time| is_time(&format!("{time}Z")))
 }
 
-/// Only the keys, and of an array the first element. `throttling` in `events` may be left out if there is nothing in it.
+/// Only the keys, and of an array the first element. In `events` `throttling` may be left out if there is nothing in it,
+/// and so may figures that are 0: whether a container has used any CPU time or page cache is chance.
 fn keys(value: &Value) -> Value {
     match value {
         Value::Object(object) => {
-            let rest = object.iter().filter(|(key, value)| *key != "throttling" || **value != json!({}));
+            let may_lack = |key: &str, value: &Value| match key {
+                "throttling" => *value == json!({}),
+                "total" | "cache" => value.is_number(),
+                _ => false,
+            };
+            let rest = object.iter().filter(|(key, value)| !may_lack(key, value));
             Value::Object(rest.map(|(key, value)| (key.clone(), keys(value))).collect())
         }
         Value::Array(array) => Value::Array(array.first().map(keys).into_iter().collect()),
