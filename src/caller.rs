@@ -3,6 +3,7 @@
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::signals::Inherited;
+use crate::sys;
 use nix::errno::Errno;
 use std::path::Path;
 
@@ -37,9 +38,14 @@ impl Caller {
                 .ok_or_else(|| Error::new(format!("{path} has no line {name}")))
         };
         let mask = |name: &str| number(name, 16);
+        let ignored = mask("SigIgn")?;
+        if ignored & 1 << (libc::SIGCHLD - 1) != 0 {
+            // The kernel would reap our children before we could ask how they ended.
+            sys::default_signal(libc::SIGCHLD);
+        }
         Ok(Caller {
             uid: number("Uid", 10)? as u32,
-            signals: Inherited { ignored: mask("SigIgn")?, blocked: mask("SigBlk")? },
+            signals: Inherited { ignored, blocked: mask("SigBlk")? },
             permitted: mask("CapPrm")?,
             may_mount: mask("CapEff")? & CAP_SYS_ADMIN != 0,
             is_nested: Caller::is_in_userns()?,

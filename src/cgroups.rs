@@ -415,7 +415,10 @@ impl Cgroups {
     /// What is said of a process that was killed by SIGKILL (status 137), if the kernel has killed in the container for lack
     /// of memory: nobody else would tell.
     pub fn explain_oom(&self, status: i32) -> Option<String> {
-        let kills = self.oom_kills().filter(|kills| status == 128 + libc::SIGKILL && *kills > 0)?;
+        if status != 128 + libc::SIGKILL {
+            return None;
+        }
+        let kills = self.oom_kills().filter(|kills| *kills > 0)?;
         let peak = self.memory_peak().map_or(String::new(), |peak| format!("; {peak} bytes were used"));
         Some(format!(
             "it was OOM-killed (memory limit too low?): the kernel has killed {kills} processes of the container{peak}"
@@ -514,11 +517,16 @@ impl Cgroups {
         systemd::attach(unit, own.path.strip_prefix(&top.path).unwrap_or(Path::new("")), pid)
     }
 
-    /// Removes what was made for this container, sub-cgroups of the payload included; reports what stays.
-    pub fn remove(&self) -> Result<()> {
+    fn stop_unit(&self) -> Result<()> {
+        let Some(unit) = &self.unit else { return Ok(()) };
         // Where systemd is no more, what it had made may be gone, too.
         let is_there = self.directories.iter().any(|directory| directory.path.exists());
-        let mut first_error = self.unit.as_ref().and_then(|unit| systemd::stop(unit).err()).filter(|_| is_there);
+        systemd::stop(unit).or_else(|error| if is_there { Err(error) } else { Ok(()) })
+    }
+
+    /// Removes what was made for this container, sub-cgroups of the payload included; reports what stays.
+    pub fn remove(&self) -> Result<()> {
+        let mut first_error = self.stop_unit().err();
         for directory in &self.directories {
             let Some(top) = &directory.made_from else { continue };
             let removed = remove_tree(&directory.path, 0)

@@ -68,8 +68,6 @@ use std::path::{Path, PathBuf};
 fn run(args: Vec<OsString>) -> i32 {
     let protected = if enters_container(&args) { selfexe::protect(&args) } else { Ok(()) };
     sys::ignore_sigpipe();
-    // Of children whose end is ignored nobody is told the status.
-    sys::default_signal(libc::SIGCHLD);
     let status = match cli::parse(&args) {
         Parsed::Run(arguments) => execute(*arguments, protected),
         Parsed::Print(text) => print(&text),
@@ -116,6 +114,10 @@ fn execute(arguments: Arguments, protected: Result<()>) -> i32 {
     if let Err(error) = open_log(&arguments.global) {
         log::fatal(&error.to_string(), error.errno());
         return 1;
+    }
+    if !matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
+        // Of children whose end is ignored nobody is told the status. The three see what is ignored (`Caller::look`).
+        sys::default_signal(libc::SIGCHLD);
     }
     let decided = protected.and_then(|()| decide_on_cgroups(&arguments.global, &mut command));
     match decided.and_then(|()| dispatch(&root(&arguments.global), &arguments.global, command)) {
