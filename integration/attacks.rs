@@ -582,7 +582,9 @@ fn the_runtime_can_not_be_overwritten(case: &Case) -> Outcome {
     let copy = case.dir.join("runtime");
     fs::copy(&case.machine.runtime, &copy)?;
     let before = (fs::metadata(&copy)?, fs::read(&copy)?);
-    let bundle = docker_caps(case.bundle()?).probe(&["--attack-exe", "3"]);
+    // Long enough for the calls below to come while it goes on.
+    let seconds = case.patience(Duration::from_secs(3)).as_secs().to_string();
+    let bundle = docker_caps(case.bundle()?).probe(&["--attack-exe", &seconds]);
     let script = bundle.rootfs().join("script");
     fs::write(&script, "#!/proc/self/exe\n")?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
@@ -600,7 +602,7 @@ fn the_runtime_can_not_be_overwritten(case: &Case) -> Outcome {
     }
     let seen = facts_of(&output)?;
     own(&["delete", "--force", &bundle.id])?.succeeds()?;
-    let attack = seen.answer("attack-exe", "3");
+    let attack = seen.answer("attack-exe", &seconds);
     if attack.get("tried").and_then(Value::as_u64) <= Some(10) && !case.machine.is_corten() {
         return skip("a dynamic runtime does not execute itself in this rootfs, so that there was nothing to attack");
     }

@@ -616,10 +616,15 @@ fn true_runs_in_192_kib(case: &Case) -> Outcome {
 }
 
 fn a_limit_of_a_missing_controller_is_an_error(case: &Case) -> Outcome {
-    if case.has_controller("memory") {
+    let limits = [
+        ("memory", "/linux/resources/memory", json!({"limit": 1 << 30})),
+        ("rdma", "/linux/resources/rdma", json!({"mlx5_1": {"hcaHandles": 3}})),
+        ("hugetlb", "/linux/resources/hugepageLimits", json!([{"pageSize": "2MB", "limit": 0}])),
+    ];
+    let Some((name, pointer, limit)) = limits.into_iter().find(|(name, ..)| !case.has_controller(name)) else {
         return skip("this view has all controllers");
-    }
-    property(case, "/linux/resources/memory", json!({"limit": 1 << 30})).refused("memory")
+    };
+    property(case, pointer, limit).refused(name)
 }
 
 fn the_cgroup_mount_shows_the_containers_own_groups(case: &Case) -> Outcome {

@@ -90,14 +90,23 @@ struct Subject<'c> {
 impl<'c> Subject<'c> {
     /// The docker-like bundle with a directory of the host at /data.
     fn new(case: &'c Case<'c>, script: &str) -> Outcome<Subject<'c>> {
+        Subject::with(case, script, path(case)?)
+    }
+
+    /// The same for what is refused before CRIU is called, which need not work on this kernel.
+    fn refused(case: &'c Case<'c>, script: &str) -> Outcome<Subject<'c>> {
+        Subject::with(case, script, "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())
+    }
+
+    fn with(case: &'c Case<'c>, script: &str, path: String) -> Outcome<Subject<'c>> {
         let bundle = case.docker_like()?.shell(script);
         let data = bundle.dir.join("data");
         fs::create_dir(&data)?;
         let mount = json!({"destination": "/data", "type": "bind", "source": data, "options": ["bind"]});
-        Subject::of(case, bundle.with("/mounts/-", mount))
+        Subject::of(case, bundle.with("/mounts/-", mount), path)
     }
 
-    fn of(case: &'c Case<'c>, mut bundle: Bundle) -> Outcome<Subject<'c>> {
+    fn of(case: &'c Case<'c>, mut bundle: Bundle, path: String) -> Outcome<Subject<'c>> {
         if case.machine.invoker.is_rootless() {
             return skip("CRIU needs root");
         }
@@ -107,7 +116,7 @@ impl<'c> Subject<'c> {
             list.into_iter().for_each(|list| list.retain(|one| one["type"] != "cgroup"));
         }
         let images = case.dir.join(format!("images-{}", bundle.id));
-        Ok(Subject { case, images, path: path(case)?, bundle })
+        Ok(Subject { case, images, path, bundle })
     }
 
     fn invoke(&self, command: &str, flags: &[&str]) -> Invocation<'c> {
@@ -745,17 +754,18 @@ fn a_killed_restore_leaves_nothing_after_delete_force(case: &Case) -> Outcome {
 }
 
 fn a_restore_onto_an_id_in_use_is_refused(case: &Case) -> Outcome {
-    let subject = Subject::new(case, COUNTING)?;
+    let subject = Subject::refused(case, COUNTING)?;
     subject.start()?;
     subject.lines("log", 1)?;
-    subject.checkpoint(&["--leave-running"])?.succeeds()?;
+    fs::create_dir(&subject.images)?;
+    fs::write(subject.images.join("descriptors.json"), "[]")?;
     subject.try_restore(&[])?.fails(1, "container with given ID already exists")?;
     runs_on(&subject)?;
     case.delete_force(&subject.bundle.id)
 }
 
 fn without_criu_there_is_a_clear_error(case: &Case) -> Outcome {
-    let subject = Subject::new(case, COUNTING)?;
+    let subject = Subject::refused(case, COUNTING)?;
     subject.start()?;
     subject.lines("log", 1)?;
     let subject = Subject { path: "/nowhere:/bin".to_owned(), ..subject };
@@ -771,7 +781,7 @@ fn without_criu_there_is_a_clear_error(case: &Case) -> Outcome {
 }
 
 fn wrong_options_are_refused(case: &Case) -> Outcome {
-    let subject = Subject::new(case, COUNTING)?;
+    let subject = Subject::refused(case, COUNTING)?;
     subject.start()?;
     subject.lines("log", 1)?;
     for (flags, text) in [
@@ -790,7 +800,7 @@ fn wrong_options_are_refused(case: &Case) -> Outcome {
 }
 
 fn only_a_container_that_runs_can_be_saved(case: &Case) -> Outcome {
-    let subject = Subject::new(case, "true")?;
+    let subject = Subject::refused(case, "true")?;
     let container = case.create(&subject.bundle)?;
     subject.checkpoint(&[])?.fails(1, "created")?;
     container.start()?;
@@ -803,7 +813,7 @@ fn only_a_container_that_runs_can_be_saved(case: &Case) -> Outcome {
 /// A container that turns the links to its mounts around: /a leads to what was mounted below /b.
 fn links_that_lead_to_another_mount_are_noticed(case: &Case) -> Outcome {
     let script = format!("rm /a /b; ln -s /r2 /a; ln -s /r1 /b; {COUNTING}");
-    let subject = Subject::new(case, &script)?;
+    let subject = Subject::refused(case, &script)?;
     let (rootfs, secret, other) = (subject.bundle.rootfs(), case.dir.join("secret"), case.dir.join("other"));
     for directory in [&rootfs.join("r1"), &rootfs.join("r2"), &secret, &other] {
         fs::create_dir(directory)?;
@@ -824,7 +834,7 @@ fn links_that_lead_to_another_mount_are_noticed(case: &Case) -> Outcome {
 }
 
 fn a_mount_point_with_brackets_is_refused(case: &Case) -> Outcome {
-    let subject = Subject::new(case, COUNTING)?;
+    let subject = Subject::refused(case, COUNTING)?;
     let secret = case.dir.join("secret");
     fs::create_dir(&secret)?;
     let bundle = subject.bundle.with("/mounts/-", bind(&secret, "/data2]:/etc", &["bind", "ro"]));

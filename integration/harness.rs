@@ -222,6 +222,8 @@ struct Options {
     page: Option<fn() -> String>,
     jobs: usize,
     filters: Vec<String>,
+    /// The modules that are no part of the set-up.
+    without: Vec<String>,
 }
 
 impl Options {
@@ -237,6 +239,7 @@ impl Options {
             page: None,
             jobs: (cpus * 2).min(8),
             filters: Vec::new(),
+            without: Vec::new(),
         };
         while let Some(word) = words.next() {
             match word.as_str() {
@@ -248,6 +251,7 @@ impl Options {
                     let user = words.next().and_then(|text| text.parse().ok()).filter(|user| *user > 0);
                     options.user = Some(user.ok_or("--user takes the uid of an ordinary user")?);
                 }
+                "--without" => options.without.push(words.next().ok_or("--without takes a module")?),
                 "--setup" => options.setup = Some(words.next().ok_or("--setup takes a name")?),
                 "--patience" => {
                     let factor = words.next().and_then(|text| text.parse().ok()).filter(|factor| *factor > 0);
@@ -297,6 +301,7 @@ pub fn main(modules: &[(&str, &[Test])]) -> ExitCode {
     }
     let selected: Vec<(String, Test)> = modules
         .iter()
+        .filter(|(module, _)| !options.without.iter().any(|name| name == module))
         .flat_map(|(module, tests)| tests.iter().map(move |test| (format!("{module}::{}", test.name), *test)))
         .filter(|(name, _)| options.filters.is_empty() || options.filters.iter().any(|filter| name.contains(filter)))
         .collect();

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -403,12 +403,10 @@ fn without_a_list_of_files_to_delegate_it_is_that_of_the_specification(case: &Ca
     let path = format!("/corten-test/{}-owned", case.tag);
     let bundle = bundle.with("/linux/cgroupsPath", json!(path));
     bundle.write()?;
-    let script = "mount -t tmpfs none /sys/kernel/cgroup && exec \"$0\" \"$@\"";
-    let unshare = case.program(Path::new("/usr/bin/unshare"));
-    let unshare = unshare.args(&["-m", "--propagation", "private", "sh", "-c", script]).args(&[&case.machine.runtime]);
-    let output = unshare.args(&["--root"]).args(&[&case.root()]).args(&["create", "--bundle"]).args(&[&bundle.dir]);
-    output.args(&[&bundle.id]).go()?.succeeds()?;
-    let group = Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'));
+    let script = "mount -t tmpfs none /sys/kernel/cgroup && exec $as \"$@\"";
+    let words = ["create".as_ref(), "--bundle".as_ref(), bundle.dir.as_os_str(), bundle.id.as_ref()];
+    case.scripted(&[], script, &words).go()?.succeeds()?;
+    let group = cgroup_of(&case.state(&bundle.id)?["pid"])?;
     let owner = |name: &str| fs::metadata(group.join(name)).map(|found| found.uid());
     let named = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"].map(owner);
     let others = ["cgroup.freeze", "cgroup.max.depth", "cgroup.kill"].map(owner);
@@ -422,6 +420,13 @@ fn without_a_list_of_files_to_delegate_it_is_that_of_the_specification(case: &Ca
     Ok(())
 }
 
+/// Where a process is below the one cgroup2.
+fn cgroup_of(pid: &Value) -> Outcome<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/")).ok_or("it is in no cgroup2")?;
+    Ok(Path::new("/sys/fs/cgroup").join(path))
+}
+
 fn a_cgroup_without_a_namespace_of_its_own_is_not_given_away(case: &Case) -> Outcome {
     if !case.machine.cgroup2 {
         return skip("a cgroup of v1 is not delegated");
@@ -430,7 +435,7 @@ fn a_cgroup_without_a_namespace_of_its_own_is_not_given_away(case: &Case) -> Out
     let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"});
     let bundle = case.bundle()?.in_user_namespace()?.with("/mounts/-", mount).with("/linux/cgroupsPath", json!(path));
     let container = case.create(&bundle)?;
-    let owner = fs::metadata(Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/')))?.uid();
+    let owner = fs::metadata(cgroup_of(&json!(container.pid))?)?.uid();
     case.delete_force(&container.id)?;
     ensure!(owner == 0, "it belongs to {owner}");
     Ok(())
@@ -438,10 +443,9 @@ fn a_cgroup_without_a_namespace_of_its_own_is_not_given_away(case: &Case) -> Out
 
 fn features_do_not_depend_on_the_machine(case: &Case) -> Outcome {
     let here = case.run(&["features"])?.succeeds()?.stdout;
-    let script = "mount -t tmpfs none /sys && mount -t tmpfs none /proc && exec \"$0\" features";
-    let unshare = case.program(Path::new("/usr/bin/unshare"));
-    let unshare = unshare.args(&["-m", "--propagation", "private", "sh", "-c", script]).args(&[&case.machine.runtime]);
-    let there = unshare.go().map_err(|stop| within(stop, "without /proc and /sys"))?.succeeds()?.stdout;
+    let script = "mount -t tmpfs none /sys && mount -t tmpfs none /proc && exec $as \"$@\"";
+    let there = case.scripted(&[], script, &["features"]).go();
+    let there = there.map_err(|stop| within(stop, "without /proc and /sys"))?.succeeds()?.stdout;
     ensure!(here == there, "it was {here} and is {there}");
     Ok(())
 }

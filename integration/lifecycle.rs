@@ -458,6 +458,11 @@ fn list_json_of_nothing_is_null(case: &Case) -> Outcome {
     Ok(())
 }
 
+/// Whose the containers are; the ordinary user of the VM is called lab.
+fn owner(case: &Case) -> &'static str {
+    if case.machine.invoker.is_rootless() { "lab" } else { "root" }
+}
+
 fn list_shows_every_container_sorted(case: &Case) -> Outcome {
     let bundle = case.bundle()?;
     bundle.write()?;
@@ -473,7 +478,7 @@ fn list_shows_every_container_sorted(case: &Case) -> Outcome {
     let listed: Vec<_> = rows.iter().filter_map(|row| row.first().copied()).collect();
     let [b, c, a] = &ids;
     ensure!(listed == [a, b, c], "the ids are {listed:?}");
-    ensure!(rows.iter().all(|row| row.get(2) == Some(&"created") && row.last() == Some(&"root")), "{rows:?}");
+    ensure!(rows.iter().all(|row| row.get(2) == Some(&"created") && row.last() == Some(&owner(case))), "{rows:?}");
     Ok(())
 }
 
@@ -496,7 +501,7 @@ fn list_json_is_compact_and_in_order(case: &Case) -> Outcome {
         format!("\"id\":\"{}\",\"pid\":{},\"status\":\"created\",\"bundle\":\"", container.id, container.pid),
         "\",\"rootfs\":\"".to_owned(),
         "\",\"created\":\"".to_owned(),
-        "\",\"annotations\":{\"k\":\"v\"},\"owner\":\"root\"}]".to_owned(),
+        format!("\",\"annotations\":{{\"k\":\"v\"}},\"owner\":\"{}\"}}]", owner(case)),
     ] {
         let Some((_, after)) = rest.split_once(&part) else {
             return Err(format!("{part} is missing: {output}").into());

@@ -237,21 +237,21 @@ fn without_a_mount_namespace_the_mounts_are_the_containers_alone(case: &Case) ->
     let bind =
         json!({"destination": "/etc/shown", "type": "bind", "source": "/etc/hostname", "options": ["bind", "ro"]});
     let bundle = case.bundle()?.with("/linux/namespaces", json!([namespace("pid")])).with("/mounts/-", tmpfs);
-    let bundle = bundle.with("/mounts/-", bind).with("/linux/maskedPaths", json!(["/proc/meminfo", "/proc/sys"]));
-    let bundle = bundle.with("/linux/readonlyPaths", json!(["/proc/irq"]));
+    let bundle = bundle.with("/mounts/-", bind).with("/linux/maskedPaths", json!(["/proc/meminfo", "/proc/tty"]));
+    let bundle = bundle.with("/linux/readonlyPaths", json!(["/proc/sys"]));
     let looks = [
         "--stat",
         "/data",
         "--read",
         "/proc/meminfo",
         "--list",
-        "/proc/sys",
+        "/proc/tty",
         "--read",
         "/etc/shown",
         "--write",
         "/etc/shown",
     ];
-    let looks = [&looks[..], &["--write", "/proc/irq/default_smp_affinity"]].concat();
+    let looks = [&looks[..], &["--write", "/proc/sys/kernel/panic"]].concat();
     let bundle = bundle.probe(&[&looks[..], &["--hold"]].concat());
     let container = case.run_detached(&bundle)?;
     let text = container.prints("\n")?;
@@ -265,9 +265,9 @@ fn without_a_mount_namespace_the_mounts_are_the_containers_alone(case: &Case) ->
         ensure!(mode == Some(json!(0o701)), "the tmpfs has mode {mode:?}");
         seen.reads("/etc/shown", &hostname)?;
         seen.answers("write", "/etc/shown", &json!("EROFS"))?;
-        seen.answers("write", "/proc/irq/default_smp_affinity", &json!("EROFS"))?;
+        seen.answers("write", "/proc/sys/kernel/panic", &json!("EROFS"))?;
         seen.reads("/proc/meminfo", "")?;
-        seen.answers("list", "/proc/sys", &json!({"names": []}))?;
+        seen.answers("list", "/proc/tty", &json!({"names": []}))?;
     }
     let found = mounts_below(&bundle.dir)?;
     ensure!(found.is_empty(), "mounted on the host while it runs: {found:?}");

@@ -136,7 +136,9 @@ impl Case<'_> {
     /// A script of root's, in mounts of its own, that calls the runtime with these arguments as `$as "$@"`.
     pub fn scripted<S: AsRef<OsStr>>(&self, unshare: &[&str], script: &str, arguments: &[S]) -> Invocation<'_> {
         let (runtime, root) = (self.machine.runtime.as_os_str(), self.root());
-        self.boxed(unshare, script).args(&[runtime, "--root".as_ref(), root.as_os_str()]).args(arguments)
+        let invocation = self.boxed(unshare, script).args(&[runtime, "--root".as_ref(), root.as_os_str()]);
+        let globals: &[&str] = if self.machine.invoker.systemd { &["--systemd-cgroup"] } else { &[] };
+        invocation.args(globals).args(arguments)
     }
 
     /// Any program of the caller, watched over in the same way.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -486,7 +487,12 @@ fn a_stopped_unit_is_a_stopped_container(case: &Case) -> Outcome {
 /// Runs a command in a scope of somebody else's, beside us.
 fn foreign_scope(case: &Case, unit: &str, options: &[&str], script: &str) -> Outcome<std::process::Child> {
     let user: &[&str] = if case.machine.invoker.is_rootless() { &["--user"] } else { &[] };
-    let child = std::process::Command::new("systemd-run")
+    let mut command = std::process::Command::new("systemd-run");
+    if let Some(user) = case.machine.invoker.user {
+        // Its processes are to be ones that the user's systemd may move.
+        command.uid(user).gid(user);
+    }
+    let child = command
         .args(user)
         .args(["--scope", "--quiet", &format!("--unit={unit}"), &format!("--slice={SLICE}")])
         .args(options)
