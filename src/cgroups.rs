@@ -17,7 +17,7 @@ pub mod stats;
 pub mod systemd;
 mod units;
 mod v1;
-mod v2;
+pub mod v2;
 
 use crate::caller::Caller;
 use crate::error::{Context, Error, Result};

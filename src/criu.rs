@@ -6,6 +6,7 @@
 //! in its own process, whose mount namespace may be another one than ours.
 
 use crate::cgroups::Cgroups;
+use crate::cgroups::v2::RootOptions;
 use crate::cli::CriuArgs;
 use crate::error::{Context, Error, Result};
 use crate::sync::{self, Message};
@@ -365,6 +366,7 @@ pub struct Criu {
     pid: Pid,
     pidfd: OwnedFd,
     socket: OwnedFd,
+    cgroup2: Option<RootOptions>,
 }
 
 impl Criu {
@@ -376,6 +378,7 @@ impl Criu {
         prepare: impl FnOnce() -> Result<()>,
     ) -> Result<Criu> {
         let program = find()?;
+        let cgroup2 = RootOptions::look()?;
         let what = || "start criu";
         let (report, child_report) = sync::pair()?;
         let (way, child_way) = sync::pair()?;
@@ -400,7 +403,7 @@ impl Criu {
                     told => Err(Error::new(format!("its process sent {told:?}"))),
                 };
                 match socket.and_then(|socket| socket.ok_or_else(|| Error::new("it has no socket"))) {
-                    Ok(socket) => Ok(Criu { pid, pidfd, socket }),
+                    Ok(socket) => Ok(Criu { pid, pidfd, socket, cgroup2 }),
                     Err(error) => {
                         create::end(pid, &pidfd);
                         Err(error.context(what()))
@@ -474,6 +477,9 @@ impl Criu {
             self.kill();
         }
         let _ = nix::sys::wait::waitpid(self.pid, None);
+        if let Some(Err(error)) = self.cgroup2.as_ref().map(RootOptions::give_back) {
+            log::warning(&format!("give cgroup2 back the options that criu has taken away: {error}"));
+        }
     }
 }
 

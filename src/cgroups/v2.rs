@@ -8,10 +8,13 @@ use crate::caller::Caller;
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::log;
+use crate::rootfs::mountinfo;
 use crate::rootfs::path::clean;
+use crate::sys::FsContext;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::unistd::{Uid, fchownat};
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -244,5 +247,35 @@ fn enable(ancestor: &Path, controllers: &[&str]) -> Result<()> {
                 _ => error,
             })
         }
+    }
+}
+
+/// The options of cgroup2, of which there is one, however often it is mounted. Who mounts it once more in the first cgroup
+/// namespace sets those that he gives and clears the others (cgroup_namespaces(7)); CRIU gives none.
+#[derive(Debug)]
+pub struct RootOptions {
+    /// One of its mounts.
+    place: PathBuf,
+    options: String,
+}
+
+impl RootOptions {
+    /// None: it is mounted nowhere.
+    pub fn look() -> Result<Option<RootOptions>> {
+        let mut mounts = mountinfo::read("self")?.into_iter().filter(|mount| mount.fstype == "cgroup2");
+        Ok(mounts.next().map(|mount| RootOptions { place: mount.place, options: mount.super_options }))
+    }
+
+    /// Sets them again if they have changed.
+    pub fn give_back(&self) -> Result<()> {
+        if RootOptions::look()?.is_none_or(|now| now.options == self.options) {
+            return Ok(());
+        }
+        let mount = files::open(&self.place, OFlag::O_PATH).context(|| format!("open {}", self.place.display()))?;
+        let context = FsContext::pick(mount.as_fd()).context(|| "fspick")?;
+        for option in self.options.split(',').filter(|option| !matches!(*option, "rw" | "ro")) {
+            context.set_flag(&CString::new(option)?).context(|| format!("fsconfig({option})"))?;
+        }
+        context.reconfigure().context(|| "fsconfig(reconfigure)")
     }
 }
