@@ -606,6 +606,9 @@ fn the_runtime_can_not_be_overwritten(case: &Case) -> Outcome {
     if attack.get("tried").and_then(Value::as_u64) <= Some(10) && !case.machine.is_corten() {
         return skip("a dynamic runtime does not execute itself in this rootfs, so that there was nothing to attack");
     }
+    if attack.get("held") == Some(&json!(0)) && std::thread::available_parallelism()?.get() == 1 {
+        return skip("on one CPU the attacker is never there while the runtime is");
+    }
     ensure!(attack.get("tried").and_then(Value::as_u64) > Some(10), "the attack did not take place: {attack}");
     let file = json!([before.0.dev(), before.0.ino()]);
     let opened = attack.get("opened").and_then(Value::as_array).is_some_and(|all| all.contains(&file));

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::bundle::Seen;
-use crate::harness::{Case, Outcome};
+use crate::harness::{Case, Outcome, skip};
 use crate::runtime::Container;
 use crate::{ensure, tests};
 
@@ -19,6 +19,7 @@ tests![
     no_new_privs_is_set_on_request,
     a_sub_cgroup_is_entered,
     a_missing_sub_cgroup_is_an_error,
+    a_payload_that_gives_its_controllers_to_cgroups_below_is_joined_where_init_is,
     an_unknown_controller_is_refused,
     the_rest_of_the_sandbox_is_that_of_the_container,
     preserved_descriptors_reach_the_process_and_no_others,
@@ -124,6 +125,28 @@ fn a_sub_cgroup_is_entered(case: &Case) -> Outcome {
     let own = fs::read_to_string(format!("/proc/{}/cgroup", fs::read_to_string(&pid_file)?))?;
     let inner = own.lines().filter(|line| line.ends_with("/inner")).count();
     ensure!(inner == 1, "it is in {own}");
+    container.end()
+}
+
+fn a_payload_that_gives_its_controllers_to_cgroups_below_is_joined_where_init_is(case: &Case) -> Outcome {
+    if !case.machine.cgroup2 {
+        return skip("on v1 a cgroup may have processes and cgroups below it");
+    }
+    let script = "cd /sys/fs/cgroup && mkdir init && echo 0 >init/cgroup.procs && \
+                  for one in $(cat cgroup.controllers); do echo +$one >cgroup.subtree_control; done; \
+                  cat cgroup.subtree_control; echo made; exec sleep 1000";
+    let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"});
+    let bundle = case.docker_like()?.shell(script);
+    let mounts = bundle.config["mounts"].as_array().cloned().unwrap_or_default();
+    let others = mounts.into_iter().filter(|one| one["type"] != "cgroup").chain([mount]).collect::<Vec<_>>();
+    let container = case.run_detached(&bundle.with("/mounts", json!(others)))?;
+    let text = container.prints("made\n")?;
+    if !["memory", "io", "hugetlb"].iter().any(|one| text.contains(one)) {
+        container.end()?;
+        return skip("this view has no controller that keeps processes out of inner cgroups");
+    }
+    let own = container.exec(&["cat", "/proc/self/cgroup"])?.succeeds()?.stdout;
+    ensure!(own.contains("0::/init"), "it is in {own}");
     container.end()
 }
 

@@ -406,7 +406,7 @@ fn without_a_list_of_files_to_delegate_it_is_that_of_the_specification(case: &Ca
     let script = "mount -t tmpfs none /sys/kernel/cgroup && exec $as \"$@\"";
     let words = ["create".as_ref(), "--bundle".as_ref(), bundle.dir.as_os_str(), bundle.id.as_ref()];
     case.scripted(&[], script, &words).go()?.succeeds()?;
-    let group = cgroup_of(&case.state(&bundle.id)?["pid"])?;
+    let group = cgroup_of(case, &case.state(&bundle.id)?["pid"])?;
     let owner = |name: &str| fs::metadata(group.join(name)).map(|found| found.uid());
     let named = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"].map(owner);
     let others = ["cgroup.freeze", "cgroup.max.depth", "cgroup.kill"].map(owner);
@@ -420,22 +420,24 @@ fn without_a_list_of_files_to_delegate_it_is_that_of_the_specification(case: &Ca
     Ok(())
 }
 
-/// Where a process is below the one cgroup2.
-fn cgroup_of(pid: &Value) -> Outcome<PathBuf> {
+/// Where a process is below the one cgroup2, or in the hierarchy of pids.
+fn cgroup_of(case: &Case, pid: &Value) -> Outcome<PathBuf> {
+    let (mount, name) = match case.machine.cgroup2 {
+        true => ("/sys/fs/cgroup", ""),
+        false => ("/sys/fs/cgroup/pids", "pids"),
+    };
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/")).ok_or("it is in no cgroup2")?;
-    Ok(Path::new("/sys/fs/cgroup").join(path))
+    let mut lines = text.lines().filter_map(|line| line.split_once(':')?.1.split_once(":/"));
+    let (_, path) = lines.find(|(controllers, _)| *controllers == name).ok_or("it is in no such cgroup")?;
+    Ok(Path::new(mount).join(path))
 }
 
 fn a_cgroup_without_a_namespace_of_its_own_is_not_given_away(case: &Case) -> Outcome {
-    if !case.machine.cgroup2 {
-        return skip("a cgroup of v1 is not delegated");
-    }
     let path = format!("/corten-test/{}-kept", case.tag);
     let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"});
     let bundle = case.bundle()?.in_user_namespace()?.with("/mounts/-", mount).with("/linux/cgroupsPath", json!(path));
     let container = case.create(&bundle)?;
-    let owner = fs::metadata(cgroup_of(&json!(container.pid))?)?.uid();
+    let owner = fs::metadata(cgroup_of(case, &json!(container.pid))?)?.uid();
     case.delete_force(&container.id)?;
     ensure!(owner == 0, "it belongs to {owner}");
     Ok(())

@@ -351,6 +351,23 @@ impl Cgroups {
         if self.unified && !self.directories.is_empty() { v2::enter(self) } else { v1::enter(self) }
     }
 
+    /// The same with the cgroup that this process of the container has come to below: on v2 one that has controllers for its
+    /// children cannot have processes of its own (cgroups(7)).
+    pub fn with(&self, process: Option<Pid>) -> Result<Cgroups> {
+        let process = process.ok_or_else(|| Error::new("the container has ended"))?;
+        let found = cgroups_rs::fs::cgroup::get_cgroups_relative_paths_by_pid(process.as_raw() as u32)
+            .map_err(|error| Error::new(format!("read /proc/{process}/cgroup: {error}").to_lowercase()))?;
+        let below = found.get("").map_or("", String::as_str).trim_start_matches('/');
+        let mut cgroups = self.clone();
+        for directory in cgroups.directories.iter_mut().filter(|directory| directory.hierarchy == "unified") {
+            let path = Path::new(UNIFIED).join(clean(Path::new(below)).strip_prefix("/").unwrap_or(Path::new("")));
+            if path.starts_with(&directory.path) {
+                directory.path = path;
+            }
+        }
+        Ok(cgroups)
+    }
+
     /// The same with cgroups below in place of some: each word is `[CONTROLLER[,CONTROLLER...]:]PATH`, without controllers
     /// for all hierarchies (`exec --cgroup`). A path cannot lead out of the container's cgroup (rule R27).
     pub fn below(&self, words: &[String]) -> Result<Cgroups> {

@@ -265,8 +265,10 @@ impl<'a> Launch<'a> {
             // A child that is gone cannot be adjusted, and knows better why.
             set_oom_score_adj(&pid.to_string(), score).map_err(|error| socket.last_words().map_or(error, in_init))?;
         }
+        // The same, where systemd has taken the cgroup away with the only process in it.
+        let explain = |error| socket.last_words().map_or(error, in_init);
         if let Some(uid) = cgroup_owner {
-            cgroups.delegate(cgroup, uid)?;
+            cgroups.delegate(cgroup, uid).map_err(explain)?;
         }
         let limited = match cgroups.directories.is_empty() {
             true => Ok(()),
@@ -278,7 +280,7 @@ impl<'a> Launch<'a> {
         if !plan.namespaces.hands_over() {
             self.register(pid)?;
         }
-        limited?;
+        limited.map_err(explain)?;
         if !plan.net_devices.is_empty() {
             self.move_devices(&socket)?;
         }

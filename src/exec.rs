@@ -283,6 +283,13 @@ impl Exec<'_> {
             child.waits_for_cgroup = true;
             cloned = sys::clone(CloneFlags::empty(), None);
         }
+        if matches!(cloned, Err(Errno::EBUSY)) && args.cgroup.is_empty() {
+            // The container's own cgroup has none but its children any more, as a systemd in there makes it.
+            child.joined.visit.leave()?;
+            let entrance = cgroups.with(self.container.read_init()?.map(|init| init.pid))?.enter()?;
+            child.joined.enter()?;
+            cloned = sys::clone(CloneFlags::empty(), entrance.into.as_ref().map(AsFd::as_fd));
+        }
         let cloned = cloned.context(|| "make the process: clone3");
         if let Ok(Cloned::Child) = cloned {
             // Our copy of the parent's end would keep its EOF from us.
