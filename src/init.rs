@@ -19,6 +19,7 @@ use crate::sys::{self, Cloned};
 use crate::terminal::{self, Destination, Terminal};
 use crate::userns::{self, Mappings};
 use crate::{create, hooks, nofile, process, sysctl};
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
@@ -121,7 +122,10 @@ impl Init<'_> {
             true => rootfs::attach(rootfs, sources)?,
             false => rootfs::keep_apart(sources)?,
         }
-        mounts::attach_early(&mut tree, rootfs, sources)?;
+        mounts::attach_early(&mut tree, rootfs, sources).map_err(|error| match (rootfs.pivot, error.errno()) {
+            (false, Some(Errno::EINVAL)) => error.hint("without a mount namespace of its own: from Linux 6.15 on"),
+            _ => error,
+        })?;
 
         // The pid is on disk now, so that whatever follows can be undone by anybody.
         self.socket.expect(&Message::Go)?;
