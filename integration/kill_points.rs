@@ -863,36 +863,29 @@ impl Trace {
         format!("{} {side} {call}", read(format!("/proc/{pid}/comm")).trim())
     }
 
-    /// Detach from everything that is not about to die. A running thread has to be interrupted for that, which no
-    /// program notices but by an EINTR.
+    /// Detach from everything that is not about to die, and wait for what is. A running thread has to be interrupted for
+    /// that, which no program notices but by an EINTR. The kernel is asked who is traced: a parent that is killed within its
+    /// clone tells of no child, and the child is attached nevertheless.
     fn release(&mut self) {
-        for task in self.tasks.keys() {
-            let _ = ptrace(libc::PTRACE_INTERRUPT, *task, 0, 0);
-        }
         let deadline = Instant::now() + GRACE;
-        while !self.tasks.is_empty() && Instant::now() < deadline {
-            let Some((pid, status)) = wait(-1) else {
-                // Threads can vanish without a word when another one of their process executes.
-                self.tasks.retain(|task, _| Path::new(&format!("/proc/{task}")).exists());
-                wait_for_sigchld(Duration::from_millis(10));
-                continue;
-            };
-            self.tasks.remove(&pid);
-            if !libc::WIFSTOPPED(status) {
-                continue;
+        loop {
+            let traced = traced();
+            if traced.is_empty() || Instant::now() > deadline {
+                break;
             }
-            let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
-            let is_fork =
-                matches!(event, libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE);
-            if let Some(child) = event_message(pid).filter(|_| is_fork) {
-                // Attached from birth; its first stop comes, or has come and was detached from.
-                if ptrace(libc::PTRACE_INTERRUPT, child, 0, 0).is_ok() {
-                    self.register(child);
+            for task in traced {
+                let _ = ptrace(libc::PTRACE_INTERRUPT, task, 0, 0);
+            }
+            wait_for_sigchld(Duration::from_millis(10));
+            while let Some((pid, status)) = wait(-1) {
+                if libc::WIFSTOPPED(status) {
+                    let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
+                    let deliver = if event == 0 && signal != libc::SIGTRAP | 0x80 { signal } else { 0 };
+                    let _ = ptrace(libc::PTRACE_DETACH, pid, 0, deliver as usize);
                 }
             }
-            let deliver = if event == 0 && signal != libc::SIGTRAP | 0x80 { signal } else { 0 };
-            let _ = ptrace(libc::PTRACE_DETACH, pid, 0, deliver as usize);
         }
+        self.tasks.clear();
     }
 }
 
@@ -953,6 +946,14 @@ fn processes() -> Vec<(i32, String)> {
         (!rest.starts_with(['Z', 'X'])).then_some((pid, name))
     });
     alive.collect()
+}
+
+/// The threads of this PID namespace that are traced by us, the first process.
+fn traced() -> Vec<i32> {
+    let processes = entries(Path::new("/proc")).into_iter().filter(|name| name.parse::<i32>().is_ok());
+    let threads = processes.flat_map(|pid| entries(Path::new(&format!("/proc/{pid}/task"))));
+    let is_traced = |task: &i32| read(format!("/proc/{task}/status")).lines().any(|line| line == "TracerPid:\t1");
+    threads.filter_map(|task| task.parse().ok()).filter(is_traced).collect()
 }
 
 /// The mount points of all control group hierarchies.

@@ -24,6 +24,8 @@ use std::path::{Path, PathBuf};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const OBJECT: &str = "/org/freedesktop/systemd1";
+/// Where the system's manager has the files of units that were started like ours, as long as it knows them.
+const TRANSIENT: &str = "/run/systemd/transient";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const JOB_REMOVED: &str = "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',\
                            interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
@@ -188,7 +190,7 @@ impl Manager {
             if refusal.name.ends_with(".UnitExists") && !was_reset {
                 was_reset = true;
                 // It is there and has not failed: then the second try says so.
-                let _ = self.call("ResetFailedUnit", &[Value::text(&unit.name)]).context(what)?;
+                self.forget_failed(unit)?;
                 continue;
             }
             let is_unknown = |property: &Property| property.is_in_file && refusal.text.contains(&property.name);
@@ -206,18 +208,20 @@ impl Manager {
     /// Stops a unit and waits for its end; one that is gone already is what is wanted.
     fn stop(&mut self, unit: &Unit) -> Result<()> {
         let what = || format!("stop the unit {}", unit.name);
-        let name = [Value::text(&unit.name)];
         match self.call("StopUnit", &[Value::text(&unit.name), Value::text("replace")]).context(what)? {
             // Whatever the result: if something is left, removing the cgroup says so.
             Ok(answer) => drop(self.finish(&answer).context(what)?),
             Err(refusal) if refusal.name.ends_with(".NoSuchUnit") => return Ok(()),
             Err(refusal) => return Err(Error::new(refusal.text).context(what())),
         }
-        if unit.keeps_failed {
-            // One that has not failed is gone by now.
-            let _ = self.call("ResetFailedUnit", &name).context(what)?;
-        }
-        Ok(())
+        // One that has not failed is gone by now.
+        if unit.keeps_failed { self.forget_failed(unit) } else { Ok(()) }
+    }
+
+    /// Makes systemd forget a unit that has failed, and remove what is left of its cgroup; any other stays.
+    fn forget_failed(&mut self, unit: &Unit) -> Result<()> {
+        let what = || format!("reset the failed unit {}", unit.name);
+        self.call("ResetFailedUnit", &[Value::text(&unit.name)]).context(what).map(drop)
     }
 }
 
@@ -231,7 +235,13 @@ pub fn make(cgroups: &mut Cgroups, unit: &Unit, config: &super::Config, manager:
             v2::check_controllers(&later)?;
             Ok(Entrance { into: None, tasks: Vec::new(), later })
         }
-        (false, false) => v1::make(cgroups, resources),
+        (false, false) => {
+            // Forgotten later, it would take the directories that are made now with it.
+            if Path::new(TRANSIENT).join(&unit.name).exists() {
+                manager.forget_failed(unit)?;
+            }
+            v1::make(cgroups, resources)
+        }
         (true, unified) => {
             let settings = if unified { limits::v2(resources)? } else { limits::v1(resources)? };
             start(cgroups, config, manager, &settings, None)?;
