@@ -28,6 +28,7 @@ tests![
     limits_and_device_rules_are_in_force_after_restore,
     the_hooks_around_a_container_run_at_restore,
     bind_mounts_of_files_and_below_links_come_back,
+    a_hundred_mounts_come_back,
     an_existing_network_namespace_is_joined_again,
     standard_streams_are_those_of_restore,
     memory_goes_through_a_page_server,
@@ -480,6 +481,24 @@ fn bind_mounts_of_files_and_below_links_come_back(case: &Case) -> Outcome {
     let seen = seen_by_exec(&container)?;
     seen.mounted_with("/real/file", &["ro"])?;
     seen.mounted_with("/real/a\\040b", &["ro", "nosuid"])?;
+    container.end()
+}
+
+fn a_hundred_mounts_come_back(case: &Case) -> Outcome {
+    // The kernel tells of so many in several pieces.
+    let mut subject = Subject::new(case, COUNTING)?;
+    for number in 0..100 {
+        let (directory, place) = (case.dir.join(format!("source-{number}")), format!("/places/{number}"));
+        fs::create_dir(&directory)?;
+        fs::write(directory.join("number"), number.to_string())?;
+        subject.bundle = subject.bundle.with("/mounts/-", bind(&directory, &place, &["bind", "ro"]));
+    }
+    subject.start()?;
+    subject.checkpoint(&[])?.succeeds()?;
+    let container = subject.restore(&[])?;
+    let output = container.exec(&["cat", "/places/0/number", "/places/99/number"])?.succeeds()?;
+    ensure!(output.stdout == "099", "{output}");
+    seen_by_exec(&container)?.mounted_with("/places/99", &["ro"])?;
     container.end()
 }
 

@@ -36,7 +36,7 @@ pub fn canonical_directory(path: &Path) -> nix::Result<PathBuf> {
 }
 
 /// Reads from a descriptor to its end, but `max` bytes at most. `expected` is a guess at the size: a read that returns
-/// less than it asked for ends a regular file, and a file of procfs.
+/// less than it asked for ends a regular file, and a file of procfs that is no list ([`read_list`]).
 pub fn read(fd: impl AsFd, expected: usize, max: usize) -> nix::Result<Vec<u8>> {
     let mut bytes = vec![0u8; expected.clamp(64, max) + 1];
     let mut length = 0;
@@ -69,6 +69,12 @@ pub fn read_text(path: &Path) -> Result<String> {
     let fd = open(path, OFlag::O_RDONLY).context(|| "open").context(what)?;
     let bytes = read(fd, 4095, 16 << 20).context(what)?;
     String::from_utf8(bytes).map_err(|_| Error::new(format!("{}: it is not UTF-8", what())))
+}
+
+/// Reads a file of procfs that is a list, like mountinfo: of that the kernel gives at a time only as many whole lines as it
+/// has room for, so the end is where nothing more comes.
+pub fn read_list(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).context(|| format!("read {}", path.display()))
 }
 
 /// The kernel's number for the mount that an open file is on, from a file of /proc/PID/fdinfo (proc_pid_fdinfo(5)).

@@ -127,7 +127,7 @@ fn text(list: &[Mapping]) -> String {
 
 /// Reads uid_map or gid_map of a process as this process sees it.
 pub fn read(pid: Pid, file: &str) -> Result<Vec<Mapping>> {
-    let text = files::read_text(Path::new(&format!("/proc/{pid}/{file}")))?;
+    let text = files::read_list(Path::new(&format!("/proc/{pid}/{file}")))?;
     Ok(text
         .lines()
         .filter_map(|line| {

@@ -32,7 +32,7 @@ impl Mounted {
 
 /// Reads that of a process: a pid, or `self`.
 pub fn read(process: &str) -> Result<Vec<Mounted>> {
-    let text = files::read_text(&Path::new("/proc").join(process).join("mountinfo"))?;
+    let text = files::read_list(&Path::new("/proc").join(process).join("mountinfo"))?;
     Ok(text.lines().filter_map(parse).collect())
 }
 
