@@ -26,7 +26,8 @@ tests![
     memory_is_accounted_with_its_children,
     memory_kernel_tcp_is_written,
     memory_kernel_is_ignored_with_a_warning,
-    swap_without_a_limit_is_refused_on_v2,
+    swap_without_a_limit_is_refused,
+    a_cpuset_above_that_nobody_has_filled_is_filled,
     cpu_burst_is_written,
     cpu_idle_is_written,
     cpu_realtime_is_written,
@@ -211,11 +212,25 @@ fn memory_kernel_is_ignored_with_a_warning(case: &Case) -> Outcome {
     Ok(())
 }
 
-fn swap_without_a_limit_is_refused_on_v2(case: &Case) -> Outcome {
-    if !case.machine.cgroup2 {
-        return skip("v1 counts memory and swap together");
-    }
+fn swap_without_a_limit_is_refused(case: &Case) -> Outcome {
+    // Both count swap together with memory, of which there is no limit; v2 has to be told the difference.
     property(case, "/linux/resources/memory/swap", json!(1 << 30)).refused("memory")
+}
+
+fn a_cpuset_above_that_nobody_has_filled_is_filled(case: &Case) -> Outcome {
+    let above = PathBuf::from(format!("/sys/fs/cgroup/cpuset/{}-above", case.tag));
+    if case.machine.cgroup2 || !above.parent().is_some_and(std::path::Path::exists) {
+        return skip("only a cpuset of v1 begins empty");
+    }
+    fs::create_dir(&above)?;
+    let path = format!("/{}-above/container", case.tag);
+    let ended =
+        case.create(&case.bundle()?.with("/linux/cgroupsPath", json!(path))).and_then(|container| container.end());
+    // The peers leave it in the other hierarchies, too.
+    for above in cgroup_directories_named(&format!("{}-above", case.tag)) {
+        fs::remove_dir(&above)?;
+    }
+    ended
 }
 
 fn cpu_burst_is_written(case: &Case) -> Outcome {

@@ -9,8 +9,8 @@ use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
@@ -138,7 +138,7 @@ pub struct Machine {
     pub tmp: PathBuf,
     /// The directory of the `--root` of each test, where that is not in the test's own.
     state: Option<PathBuf>,
-    mounts: Mountinfo,
+    mounts: RwLock<Mountinfo>,
     real_root: Option<File>,
 }
 
@@ -146,6 +146,10 @@ impl Machine {
     /// Whether the runtime is the one of this repository.
     pub fn is_corten(&self) -> bool {
         self.name == "corten"
+    }
+
+    fn mounts(&self) -> RwLockReadGuard<'_, Mountinfo> {
+        self.mounts.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -342,7 +346,7 @@ fn prepare(options: &Options) -> Result<Machine, String> {
     fs::copy(busybox, tmp.join("busybox")).map_err(|error| format!("copy {}: {error}", busybox.display()))?;
     let cgroup2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     runtime::start_reaper();
-    let mounts = Mountinfo::read();
+    let mounts = RwLock::new(Mountinfo::read());
     let state = invoker.state();
     let (view, patience) = (options.view, options.patience);
     let setup = options.setup.clone().unwrap_or_else(|| if view == View::V2 { "v2" } else { "host" }.to_owned());
@@ -512,12 +516,13 @@ fn judge(machine: &Machine, name: String, test: Test) -> Verdict {
             .unwrap_or_else(|_| Err(Stop::Fail("the test panicked".to_owned()))),
         (Err(error), None) => Err(error.into()),
     };
-    let left = leftovers::find(&case, &machine.mounts, outcome.is_ok());
+    let left = leftovers::find(&case, &machine.mounts(), outcome.is_ok());
     if outcome.is_ok() && !left.is_empty() {
         outcome = Err(Stop::Fail(format!("left behind: {}", left.join("; "))));
     }
     if !left.is_empty() {
         leftovers::remove(&case);
+        machine.mounts.write().unwrap_or_else(PoisonError::into_inner).accept();
     }
     let keep = outcome.is_err() && env::var_os("CORTEN_IT_KEEP").is_some();
     if !keep {
@@ -616,7 +621,7 @@ fn summarise(machine: &Machine, verdicts: &[Verdict], is_whole: bool) -> bool {
             _ => failed += 1,
         }
     }
-    let strayed = leftovers::strayed_mounts(&machine.mounts);
+    let strayed = leftovers::strayed_mounts(&machine.mounts());
     if !strayed.is_empty() {
         println!("FAIL the mounts of the harness changed: {}", strayed.join("; "));
         failed += 1;

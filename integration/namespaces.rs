@@ -21,6 +21,7 @@ tests![
     an_unknown_namespace_is_refused,
     hostname_is_set,
     domainname_is_set,
+    a_sysctl_is_the_later_word_on_the_domainname,
     a_hostname_without_uts_namespace_is_refused,
     sysctl_of_the_network_is_set,
     sysctl_of_ipc_is_set,
@@ -139,6 +140,13 @@ fn domainname_is_set(case: &Case) -> Outcome {
     property(case, "/domainname", json!("example.com"))
         .given("/linux/namespaces/-", namespace("uts"))
         .holds(|seen| seen.is("/uts/domainname", &json!("example.com")))
+}
+
+fn a_sysctl_is_the_later_word_on_the_domainname(case: &Case) -> Outcome {
+    property(case, "/linux/sysctl", json!({"kernel.domainname": "later.example"}))
+        .given("/linux/namespaces/-", namespace("uts"))
+        .given("/domainname", json!("earlier.example"))
+        .holds(|seen| seen.is("/uts/domainname", &json!("later.example")))
 }
 
 fn a_hostname_without_uts_namespace_is_refused(case: &Case) -> Outcome {

@@ -3,7 +3,8 @@
 use crate::cli::CheckpointArgs;
 use crate::criu::{Criu, Features, Kind, Options, PageServer, Place, namespace_key, require};
 use crate::error::{Context, Error, Result};
-use crate::rootfs::{external, mountinfo};
+use crate::rootfs::external;
+use crate::rootfs::mountinfo::{self, Mounted};
 use crate::state::{Container, Lock, Record, Status};
 use crate::{delete, files, namespaces, sys};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
@@ -14,6 +15,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
+use std::time::Duration;
 
 /// In the image directory: what stdin, stdout and stderr of init were, as runc writes it.
 pub const DESCRIPTORS: &str = "descriptors.json";
@@ -54,7 +56,7 @@ pub fn checkpoint(root: &Path, args: &CheckpointArgs) -> Result<()> {
     }
 
     let kind = if args.pre_dump { Kind::PreDump } else { Kind::Dump };
-    let criu = Criu::start(None, &place.descriptors().collect::<Vec<_>>(), || Ok(()))?;
+    let criu = Criu::start(&container, None, &place.descriptors().collect::<Vec<_>>(), || Ok(()))?;
     let saved = criu.ask(kind, options, &place, |notification, _| {
         if notification.script == "status-ready"
             && let Some(ready) = ready.take()
@@ -63,7 +65,7 @@ pub fn checkpoint(root: &Path, args: &CheckpointArgs) -> Result<()> {
         }
         Ok(())
     });
-    criu.end();
+    criu.end(&container);
     if saved.is_ok() && !args.leave_running && !args.pre_dump {
         return delete::kill_and_remove(&container, &record);
     }
@@ -103,6 +105,27 @@ fn prepare(options: &mut Options, args: &CheckpointArgs, record: &Record, init: 
 /// file of the host. In their place the restored container gets what the caller of `restore` has there.
 fn streams(init: Pid) -> Result<[String; 3]> {
     let mounts = mountinfo::read(&init.to_string())?;
+    let mut names = look_at_streams(init, &mounts)?;
+    // A shell may have a stream redirected just now, for one command. One that is always inside costs us these looks.
+    for _ in 0..10 {
+        if names.iter().all(|name| leads_out(name)) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+        for (name, again) in names.iter_mut().zip(look_at_streams(init, &mounts)?) {
+            if !leads_out(name) && leads_out(&again) {
+                *name = again;
+            }
+        }
+    }
+    Ok(names)
+}
+
+fn leads_out(name: &str) -> bool {
+    name.starts_with("file[") || name.starts_with("pipe:[")
+}
+
+fn look_at_streams(init: Pid, mounts: &[Mounted]) -> Result<[String; 3]> {
     let mut names = [const { String::new() }; 3];
     for (fd, name) in names.iter_mut().enumerate() {
         let path = format!("/proc/{init}/fd/{fd}");

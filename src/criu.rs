@@ -9,6 +9,7 @@ use crate::cgroups::Cgroups;
 use crate::cgroups::v2::RootOptions;
 use crate::cli::CriuArgs;
 use crate::error::{Context, Error, Result};
+use crate::state::Container;
 use crate::sync::{self, Message};
 use crate::sys::{self, Cloned};
 use crate::{create, files, log};
@@ -366,19 +367,34 @@ pub struct Criu {
     pid: Pid,
     pidfd: OwnedFd,
     socket: OwnedFd,
-    cgroup2: Option<RootOptions>,
 }
 
 impl Criu {
-    /// Starts one, which inherits these descriptors under the numbers that they have. `prepare` is done in the new
-    /// process before it executes CRIU.
+    /// Starts one for a container, which inherits these descriptors under the numbers that they have. `prepare` is done in
+    /// the new process before it executes CRIU.
+    ///
+    /// CRIU mounts cgroup2 once more and so clears its options on the host. They are noted in the container's state, for
+    /// whoever removes what a killed runtime has left, and [`Criu::end`] gives them back.
     pub fn start(
+        container: &Container,
+        cgroup: Option<BorrowedFd<'_>>,
+        inherited: &[BorrowedFd<'_>],
+        prepare: impl FnOnce() -> Result<()>,
+    ) -> Result<Criu> {
+        let options = if container.read_root_options()?.is_none() { RootOptions::look()? } else { None };
+        if let Some(options) = options.filter(RootOptions::can_be_lost) {
+            container.write_root_options(&options)?;
+        }
+        Criu::start_alone(cgroup, inherited, prepare)
+    }
+
+    /// The same for a request that changes nothing.
+    fn start_alone(
         cgroup: Option<BorrowedFd<'_>>,
         inherited: &[BorrowedFd<'_>],
         prepare: impl FnOnce() -> Result<()>,
     ) -> Result<Criu> {
         let program = find()?;
-        let cgroup2 = RootOptions::look()?;
         let what = || "start criu";
         let (report, child_report) = sync::pair()?;
         let (way, child_way) = sync::pair()?;
@@ -403,7 +419,7 @@ impl Criu {
                     told => Err(Error::new(format!("its process sent {told:?}"))),
                 };
                 match socket.and_then(|socket| socket.ok_or_else(|| Error::new("it has no socket"))) {
-                    Ok(socket) => Ok(Criu { pid, pidfd, socket, cgroup2 }),
+                    Ok(socket) => Ok(Criu { pid, pidfd, socket }),
                     Err(error) => {
                         create::end(pid, &pidfd);
                         Err(error.context(what()))
@@ -469,17 +485,20 @@ impl Criu {
         let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
     }
 
+    /// Lets it end, and gives back what it has taken from the host.
+    pub fn end(self, container: &Container) {
+        self.end_alone();
+        container.give_back_root_options();
+    }
+
     /// Lets it end by itself, which it does when nobody asks any more; kills it if it does not.
-    pub fn end(self) {
+    fn end_alone(self) {
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
         let mut wanted = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         if !matches!(poll(&mut wanted, PollTimeout::from(10_000u16)), Ok(1..)) {
             self.kill();
         }
         let _ = nix::sys::wait::waitpid(self.pid, None);
-        if let Some(Err(error)) = self.cgroup2.as_ref().map(RootOptions::give_back) {
-            log::warning(&format!("give cgroup2 back the options that criu has taken away: {error}"));
-        }
     }
 }
 
@@ -509,11 +528,11 @@ fn explain(error: Error, place: &Place) -> Error {
 
 /// Refuses what neither this CRIU nor this kernel can do.
 pub fn require(wanted: Features) -> Result<()> {
-    let criu = Criu::start(None, &[], || Ok(()))?;
+    let criu = Criu::start_alone(None, &[], || Ok(()))?;
     let features = Some(wanted);
     let asked = criu.send(&Request { kind: Kind::FeatureCheck.into(), features, ..Request::default() });
     let answer = asked.and_then(|()| criu.receive());
-    criu.end();
+    criu.end_alone();
     let there = answer?.0.features.unwrap_or_default();
     let lacks = |wanted: Option<bool>, there: Option<bool>| wanted == Some(true) && there != Some(true);
     let missing = [

@@ -236,7 +236,7 @@ impl Plan {
         }
         Ok(Plan {
             net_devices: netdev::plan(linux.net_devices().as_ref(), &namespaces)?,
-            sysctls: sysctl::plan(linux.sysctl().as_ref(), &namespaces, hostname.is_some(), domainname.is_some())?,
+            sysctls: sysctl::plan(linux.sysctl().as_ref(), &namespaces, hostname.is_some())?,
             cgroup: cgroups::Config::new(linux.cgroups_path().as_deref(), linux.resources().as_ref())?,
             seccomp: linux.seccomp().clone(),
             attributes: ContainerAttributes::new(&linux)?,

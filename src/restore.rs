@@ -169,7 +169,7 @@ impl Restore<'_> {
         let unshares_cgroup = is_spared && plan.namespaces.creates(CloneFlags::CLONE_NEWCGROUP);
 
         let cgroup = entrance.into.as_ref().map(AsFd::as_fd);
-        let criu = Criu::start(cgroup, &inherited, || {
+        let criu = Criu::start(self.container, cgroup, &inherited, || {
             cgroups::join(&entrance.tasks)?;
             if unshares_cgroup {
                 unshare(CloneFlags::CLONE_NEWCGROUP).context(|| "unshare(CLONE_NEWCGROUP)")?;
@@ -189,7 +189,7 @@ impl Restore<'_> {
                 _ => self.answer(moment, fd, record, console.as_ref()),
             })
         });
-        criu.end();
+        criu.end(self.container);
         asked?;
         match self.is_checked {
             true => Ok(()),

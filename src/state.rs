@@ -15,9 +15,11 @@
 
 use crate::caller::Caller;
 use crate::cgroups::Cgroups;
+use crate::cgroups::v2::RootOptions;
 use crate::cli::CreateArgs;
 use crate::error::{Context, Error, Result};
 use crate::files;
+use crate::log;
 use crate::namespaces::CLONE_NEWTIME;
 use crate::plan::Plan;
 use crate::rdt;
@@ -51,8 +53,18 @@ pub const START_SOCKET: &str = "start.sock";
 pub const EARLY_START_SOCKET: &str = ".start.sock";
 const RESTORED: &str = "restored";
 const NOTIFY: &str = "notify";
-const FILES: [&str; 8] =
-    [RECORD, INIT, FILTER, START_SOCKET, EARLY_START_SOCKET, RESTORED, ".state.json", "notify/notify.sock"];
+const ROOT_OPTIONS: &str = "cgroup2.json";
+const FILES: [&str; 9] = [
+    RECORD,
+    INIT,
+    FILTER,
+    START_SOCKET,
+    EARLY_START_SOCKET,
+    RESTORED,
+    ROOT_OPTIONS,
+    ".state.json",
+    "notify/notify.sock",
+];
 
 /// What was decided about a container when it was created.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -513,6 +525,30 @@ impl Container {
         Ok((status, Some(init)))
     }
 
+    /// Notes the options of cgroup2 that CRIU is about to clear.
+    pub fn write_root_options(&self, options: &RootOptions) -> Result<()> {
+        let what = || "note the options of cgroup2";
+        self.write_new(ROOT_OPTIONS, &serde_json::to_vec(options).context(what)?).context(what)
+    }
+
+    /// Those that have not been given back yet.
+    pub fn read_root_options(&self) -> Result<Option<RootOptions>> {
+        let what = || format!("read {ROOT_OPTIONS} of container {}", self.id);
+        let bytes = self.read(ROOT_OPTIONS).context(what)?;
+        bytes.map(|bytes| serde_json::from_slice(&bytes).context(what)).transpose()
+    }
+
+    /// Gives them back. Who may not is told, and it keeps nobody from removing the container.
+    pub fn give_back_root_options(&self) {
+        let given_back = self.read_root_options().and_then(|options| match options {
+            Some(options) => options.give_back().and_then(|()| self.unlink(&[ROOT_OPTIONS])),
+            None => Ok(()),
+        });
+        if let Err(error) = given_back {
+            log::warning(&format!("give cgroup2 back the options that criu has taken away: {error}"));
+        }
+    }
+
     /// Removes the directory: the files that corten makes, and nothing else, ever.
     pub fn remove(&self) -> Result<()> {
         // Most containers have these three; the rest is looked for only if something is left.
@@ -521,6 +557,7 @@ impl Container {
         match unlinkat(&self.root.fd, self.id.as_str(), UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => return Ok(()),
             Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
+                self.give_back_root_options();
                 self.unlink(rest)?;
                 // What else is in it was not made by us, and the next step says so.
                 let _ = unlinkat(&self.fd, NOTIFY, UnlinkatFlags::RemoveDir);

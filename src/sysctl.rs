@@ -34,12 +34,7 @@ const IPC: [&str; 8] = [
 ];
 
 /// Checks the keys and orders them by name, so that two runs do the same.
-pub fn plan(
-    sysctls: Option<&HashMap<String, String>>,
-    namespaces: &Namespaces,
-    hostname: bool,
-    domainname: bool,
-) -> Result<Vec<Sysctl>> {
+pub fn plan(sysctls: Option<&HashMap<String, String>>, namespaces: &Namespaces, hostname: bool) -> Result<Vec<Sysctl>> {
     let mut result = Vec::new();
     for (key, value) in sysctls.into_iter().flatten() {
         let bad = |why: &str| Error::new(format!("config.json: /linux/sysctl/{}: {why}", key.replace('/', "~1")));
@@ -52,8 +47,8 @@ pub fn plan(
             path if path.starts_with("net/") => needs(CloneFlags::CLONE_NEWNET)?,
             path if path.starts_with("user/") => needs(CloneFlags::CLONE_NEWUSER)?,
             path if IPC.contains(&path) || path.starts_with("fs/mqueue/") => needs(CloneFlags::CLONE_NEWIPC)?,
-            "kernel/domainname" if !domainname => needs(CloneFlags::CLONE_NEWUTS)?,
-            "kernel/domainname" => return Err(bad("conflicts with /domainname")),
+            // Beside /domainname it is the later word, as it is with runc.
+            "kernel/domainname" => needs(CloneFlags::CLONE_NEWUTS)?,
             "kernel/hostname" if hostname => return Err(bad("conflicts with /hostname")),
             "kernel/hostname" => return Err(bad("is set by /hostname")),
             _ => return Err(bad("is not in a separate kernel namespace")),
@@ -127,9 +122,8 @@ mod tests {
         let list: Vec<_> =
             serde_json::from_str(r#"[{"type":"network"},{"type":"ipc"},{"type":"uts"},{"type":"user"}]"#).unwrap();
         let all = Namespaces::new(&list).unwrap();
-        let check = |key: &str, namespaces| {
-            plan(Some(&HashMap::from([(key.to_string(), "1".to_string())])), namespaces, false, false)
-        };
+        let check =
+            |key: &str, namespaces| plan(Some(&HashMap::from([(key.to_string(), "1".to_string())])), namespaces, false);
         for key in ["net.ipv4.ip_forward", "kernel.shmmax", "fs.mqueue.msg_max", "kernel.domainname", "user.max_x"] {
             assert!(check(key, &all).is_ok() && check(key, &none).is_err(), "{key}");
         }

@@ -148,15 +148,22 @@ fn open_entrance(directory: &Directory, entrance: &mut Entrance) -> Result<()> {
 }
 
 /// A new cpuset has no CPUs and no memory nodes, and takes no process before it has: each that was made gets those of
-/// the one above them.
+/// the one above them. So does one above that has none either: who made it has been killed or has failed, or is about to.
 fn fill_cpusets(directory: &Directory) -> Result<()> {
     let Some(top) = &directory.made_from else { return Ok(()) };
-    let Some(above) = top.parent() else { return Ok(()) };
-    let mut made: Vec<&Path> = directory.path.ancestors().take_while(|path| path.starts_with(top)).collect();
-    made.reverse();
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let value = files::read_text(&above.join(file))?;
-        for path in &made {
+        let (made, above): (Vec<&Path>, Vec<&Path>) =
+            directory.path.ancestors().partition(|path| path.starts_with(top));
+        let mut empty = made;
+        let mut value = String::new();
+        for path in above {
+            value = files::read_text(&path.join(file))?;
+            if !value.trim().is_empty() {
+                break;
+            }
+            empty.push(path);
+        }
+        for path in empty.into_iter().rev() {
             // A parent that somebody else has made at the same time may have processes, and keeps what it has.
             match files::write_value(&path.join(file), value.trim()) {
                 Err(error) if *path == directory.path => return Err(error),

@@ -14,6 +14,7 @@ use crate::sys::FsContext;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::unistd::{Uid, fchownat};
+use serde::{Deserialize, Serialize};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -252,7 +253,7 @@ fn enable(ancestor: &Path, controllers: &[&str]) -> Result<()> {
 
 /// The options of cgroup2, of which there is one, however often it is mounted. Who mounts it once more in the first cgroup
 /// namespace sets those that he gives and clears the others (cgroup_namespaces(7)); CRIU gives none.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct RootOptions {
     /// One of its mounts.
     place: PathBuf,
@@ -264,6 +265,11 @@ impl RootOptions {
     pub fn look() -> Result<Option<RootOptions>> {
         let mut mounts = mountinfo::read("self")?.into_iter().filter(|mount| mount.fstype == "cgroup2");
         Ok(mounts.next().map(|mount| RootOptions { place: mount.place, options: mount.super_options }))
+    }
+
+    /// Whether there are any.
+    pub fn can_be_lost(&self) -> bool {
+        self.options.split(',').any(|option| !matches!(option, "rw" | "ro"))
     }
 
     /// Sets them again if they have changed.
