@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::bundle::Seen;
 use crate::harness::{Case, Outcome, skip};
-use crate::runtime::Container;
+use crate::runtime::{Container, Output};
 use crate::{ensure, tests};
 
 tests![
@@ -23,6 +24,8 @@ tests![
     an_unknown_controller_is_refused,
     the_rest_of_the_sandbox_is_that_of_the_container,
     preserved_descriptors_reach_the_process_and_no_others,
+    a_process_comes_through_a_pipe,
+    a_pipe_that_nobody_writes_to_is_an_error,
 ];
 
 fn seen(container: &Container, flags: &[&str]) -> Outcome<Seen> {
@@ -181,5 +184,39 @@ fn preserved_descriptors_reach_the_process_and_no_others(case: &Case) -> Outcome
     let fds: Vec<i64> =
         seen.get("/fds").as_array().into_iter().flatten().filter_map(|fd| fd.get("fd")?.as_i64()).collect();
     ensure!(fds == [0, 1, 2, 3, 4], "the descriptors are {fds:?}");
+    container.end()
+}
+
+/// exec of a process that two parts of a JSON text, one later than the other, describe through a pipe; `script` has them as
+/// $1 and $2.
+fn exec_by_pipe(case: &Case, container: &Container, script: &str, parts: [&str; 2]) -> Outcome<Output> {
+    let command = format!("{script} | \"$3\" --root \"$4\" exec --process /dev/stdin \"$5\"");
+    let shell = case.program(Path::new("/bin/sh")).args(&["-c", &command, "sh"]).args(&parts);
+    shell.args(&[case.machine.runtime.as_os_str(), case.root().as_ref(), container.id.as_ref()]).go()
+}
+
+fn a_process_comes_through_a_pipe(case: &Case) -> Outcome {
+    // As from a shell's `<(COMMAND)`, in pieces and more than a pipe holds.
+    let container = holding(case)?;
+    let long = format!("LONG={}", "x".repeat(100_000));
+    let process = json!({"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["/bin/echo", "came"], "env": [long]});
+    let text = process.to_string();
+    let output = exec_by_pipe(
+        case,
+        &container,
+        "{ printf %s \"$1\"; sleep 0.2; printf %s \"$2\"; }",
+        text.split_at(text.len() / 2).into(),
+    )?;
+    ensure!(output.succeeds()?.stdout == "came\n", "it says something else");
+    container.end()
+}
+
+fn a_pipe_that_nobody_writes_to_is_an_error(case: &Case) -> Outcome {
+    let container = holding(case)?;
+    let fifo = case.dir.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
+    let fifo = fifo.to_string_lossy().into_owned();
+    case.runtime(&["exec", "--process", &fifo, &container.id]).timeout(Duration::from_secs(5)).go()?.fails(255, "")?;
+    exec_by_pipe(case, &container, "sleep 12", ["", ""])?.fails(255, "timed out")?;
     container.end()
 }

@@ -242,7 +242,8 @@ impl<'a> Launch<'a> {
             }
             Cloned::Parent(pid, pidfd) => (pid, pidfd),
         };
-        log::debug(|| format!("init of container {} has pid {pid}", self.args.id));
+        // Who reads the debug output of runc knows the moments by these words.
+        log::debug(|| format!("nsexec[{pid}]: => nsexec container setup for init of container {}", self.args.id));
         self.child = Some((pid, pidfd));
         let (filter, waits) = (init.filter.take(), init.wait);
         let cgroup_owner = self.cgroup_owner(init.ids.as_ref());
@@ -287,6 +288,7 @@ impl<'a> Launch<'a> {
         // A child that has died already left an error in the socket, or its end tells.
         let _ = socket.send(&Message::Go);
         self.converse(&socket, &Message::Ready)?;
+        log::debug(|| "child process in init(): root file system and confinement are complete".to_string());
         if let Some((pid, pidfd)) = &self.child {
             if let Some(file) = &self.args.pid_file {
                 pidfile::write(file, *pid)?;
@@ -311,6 +313,10 @@ impl<'a> Launch<'a> {
     ) -> Result<Init<'a>> {
         let (plan, cgroups) = (self.plan, &self.record.cgroups);
         let filter = plan.seccomp.as_ref().map(|profile| seccomp::filter(profile, self.caller.uid)).transpose()?;
+        if let Some(filter) = &filter {
+            // TSYNC makes no difference to a single thread.
+            log::debug(|| format!("seccomp filter flags: {}", filter.flags & !seccomp::FLAG_TSYNC));
+        }
         let start = match self.mode {
             Mode::Create => Some(sync::listen_for_start(self.container.directory(), EARLY_START_SOCKET)?),
             Mode::Detached | Mode::Foreground => None,

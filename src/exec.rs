@@ -23,13 +23,14 @@ use crate::state::{Container, InitProcess, Lock, Record, Status};
 use crate::sync::{self, Message, Socket};
 use crate::sys::{self, Cloned};
 use crate::terminal::{Destination, Terminal, Way, connect_to};
-use crate::{cgroups, create, files, log, pidfile, run, userns};
+use crate::{cgroups, create, files, log, pidfile, run, scheduling, userns};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Capability, LinuxCapabilities};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -41,6 +42,8 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
     let container = Container::find(root, &id)?;
     create::check_preserved(args.preserve_fds)?;
     let caller = Caller::look()?;
+    // A pipe may take its time, and nobody has to wait for us meanwhile.
+    let given = args.process.as_deref().map(|file| files::read_given(file, plan::MAX_CONFIG)).transpose()?;
     container.lock(Lock::Shared)?;
     let record = container.record()?;
     let (status, init) = container.status(&record)?;
@@ -53,7 +56,7 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
         Status::Stopped => return Err(Error::new("cannot exec in a stopped container")),
         Status::Creating => return Err(Error::new("cannot exec in a container that is not created yet")),
     }
-    let mut process = process(args, &words, &record)?;
+    let mut process = process(args, given.as_deref(), &words, &record)?;
     let has_userns = record.namespaces().contains(CloneFlags::CLONE_NEWUSER);
     process.grant_what_is_there(if has_userns { u64::MAX } else { caller.permitted });
     let way = Way::open(process.terminal, args.detach, args.console_socket.as_deref())?;
@@ -93,10 +96,9 @@ pub fn exec(root: &Path, args: &ExecArgs) -> Result<i32> {
 
 /// The process to run: from a file, or the container's own with what the command line changes. The defaults are those
 /// of the configuration that the container was created from, whatever has become of the file since.
-fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Process> {
-    if let Some(file) = &args.process {
-        let bytes = plan::read_config(file)?;
-        let mut given = plan::parse_process(&bytes, &file.display().to_string())?;
+fn process(args: &ExecArgs, given: Option<&[u8]>, words: &[OsString], record: &Record) -> Result<Process> {
+    if let (Some(file), Some(bytes)) = (&args.process, given) {
+        let mut given = plan::parse_process(bytes, &file.display().to_string())?;
         if given.oom_score_adj().is_none() {
             // As runc does: an engine protects itself from the OOM killer, and what it executes must not inherit that.
             given.set_oom_score_adj(record.process.as_ref().and_then(|process| process.oom_score_adj()));
@@ -150,10 +152,11 @@ fn process(args: &ExecArgs, words: &[OsString], record: &Record) -> Result<Proce
 
 /// Rule R13: further capabilities are never inheritable, and ambient only where the container's own make them so.
 fn with_capabilities(mut sets: LinuxCapabilities, names: &[String]) -> LinuxCapabilities {
+    let mut unknown = BTreeSet::new();
     for name in names {
         let Ok(capability) = serde_json::from_value::<Capability>(name.as_str().into()) else {
-            // As in a configuration (config.md: capabilities).
-            log::warning(&format!("ignoring unknown capability {name:?}"));
+            // Only worth a warning, as in a configuration (config.md: capabilities).
+            unknown.insert(name.clone());
             continue;
         };
         let with = |set: &Option<oci_spec::runtime::Capabilities>| {
@@ -169,6 +172,7 @@ fn with_capabilities(mut sets: LinuxCapabilities, names: &[String]) -> LinuxCapa
             sets.set_ambient(with(sets.ambient()));
         }
     }
+    plan::warn_of_unknown_capabilities(&unknown);
     sets
 }
 
@@ -301,6 +305,9 @@ impl Exec<'_> {
         let hands_over = child.joined.hands_over();
         drop(child);
         if let Cloned::Parent(pid, pidfd) = cloned? {
+            // Who reads the debug output of runc knows the moments by these words.
+            log::debug(|| format!("nsexec[{pid}]: => nsexec container setup"));
+            log::debug(|| format!("nsexec[{pid}]: affinity: {}", scheduling::affinity_of(pid)));
             self.child = Some((pid, pidfd));
         }
         left?;
@@ -309,6 +316,7 @@ impl Exec<'_> {
             let _ = socket.send(&Message::Go);
         }
         self.converse(&socket, hands_over)?;
+        log::debug(|| format!("setns_init: about to exec in container {}", record.id));
         let Some((pid, pidfd)) = &self.child else { return Ok(()) };
         if let Some(score) = self.process.oom_score_adj.filter(|_| self.caller.may_mount) {
             create::set_oom_score_adj(&pid.to_string(), score)?;

@@ -7,7 +7,8 @@ use crate::error::{Context, Error, Result};
 use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -59,6 +60,48 @@ pub fn read(fd: impl AsFd, expected: usize, max: usize) -> nix::Result<Vec<u8>> 
                     return Ok(bytes);
                 }
             }
+        }
+    }
+}
+
+/// How long the writer of a pipe may take for its next bytes, in milliseconds.
+const PATIENCE: u16 = 10_000;
+
+/// Reads what a caller names: a regular file, or a pipe, such as a shell makes for `<(COMMAND)`; `max` bytes at most.
+///
+/// Nobody is waited for without end (rule R23): a FIFO without a writer is empty.
+pub fn read_given(path: &Path, max: usize) -> Result<Vec<u8>> {
+    let name = path.display();
+    let fd = open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).context(|| format!("open {name}"))?;
+    let stat = fstat(&fd).context(|| format!("stat {name}"))?;
+    let read = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFREG => match usize::try_from(stat.st_size) {
+            Ok(size) if size <= max => read(fd, size, max),
+            _ => return Err(Error::new(format!("{name} has {} bytes; the limit is {max}", stat.st_size))),
+        },
+        SFlag::S_IFIFO => read_pipe(fd, max, PollTimeout::from(PATIENCE)),
+        _ => return Err(Error::new(format!("{name} is not a regular file"))),
+    };
+    read.context(|| format!("read {name}"))
+}
+
+/// Reads a pipe, which may give less than it was asked for, to its end.
+pub fn read_pipe(fd: impl AsFd, max: usize, patience: PollTimeout) -> nix::Result<Vec<u8>> {
+    let (mut bytes, mut part) = (Vec::new(), vec![0u8; 64 << 10]);
+    loop {
+        match nix::unistd::read(&fd, &mut part) {
+            Ok(0) => return Ok(bytes),
+            Ok(length) => bytes.extend(part.get(..length).unwrap_or_default()),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                if poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], patience)? == 0 {
+                    return Err(Errno::ETIMEDOUT);
+                }
+            }
+            Err(errno) => return Err(errno),
+        }
+        if bytes.len() > max {
+            return Err(Errno::EFBIG);
         }
     }
 }

@@ -53,7 +53,7 @@ impl Outputs {
 /// Runs the hooks of one kind in order, up to the first that fails.
 pub fn run(kind: &str, hooks: &[Hook], state: &str, outputs: &Outputs) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, state, outputs).context(|| format!("{kind} hook #{index} {}", hook.path().display()))?;
+        run_one(hook, state, outputs).context(|| running(kind, index, hook))?;
     }
     Ok(())
 }
@@ -62,9 +62,14 @@ pub fn run(kind: &str, hooks: &[Hook], state: &str, outputs: &Outputs) -> Result
 pub fn run_all(kind: &str, hooks: &[Hook], state: &str, outputs: &Outputs) {
     for (index, hook) in hooks.iter().enumerate() {
         if let Err(error) = run_one(hook, state, outputs) {
-            log::warning(&format!("{kind} hook #{index} {}: {error}", hook.path().display()));
+            log::warning(&format!("{}: {error}", running(kind, index, hook)));
         }
     }
+}
+
+/// As runc says it.
+fn running(kind: &str, index: usize, hook: &Hook) -> String {
+    format!("error running {kind} hook #{index}: {}", hook.path().display())
 }
 
 fn run_one(hook: &Hook, state: &str, outputs: &Outputs) -> Result<()> {
@@ -201,7 +206,7 @@ mod tests {
     fn a_failing_hook_tells_what_it_wrote() {
         let hook = hook(r#"{"path": "/bin/sh", "args": ["sh", "-c", "echo so; echo why >&2; exit 3"]}"#);
         let error = run("prestart", &[hook], "{}", &Outputs::default()).unwrap_err().to_string();
-        assert_eq!(error, "prestart hook #0 /bin/sh: exit status 3 (it wrote: so\nwhy)");
+        assert_eq!(error, "error running prestart hook #0: /bin/sh: exit status 3 (it wrote: so\nwhy)");
     }
 
     #[test]

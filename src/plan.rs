@@ -19,18 +19,16 @@ use crate::scheduling::{self, ContainerAttributes, ProcessAttributes};
 use crate::sysctl::{self, Sysctl};
 use crate::terminal::Size;
 use crate::userns::{Mapping, Mappings, to_outside};
-use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
-use nix::sys::stat::{SFlag, fstat};
 use oci_spec::runtime::{Hook, Hooks, Linux, LinuxDevice, LinuxDeviceType, LinuxSeccomp, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 /// Larger files are no configurations.
-const MAX_CONFIG: u64 = 32 << 20;
+pub const MAX_CONFIG: usize = 32 << 20;
 
 /// What is going to be done, from a bundle that has been checked.
 pub struct Plan {
@@ -95,7 +93,7 @@ pub struct Rlimit {
 pub fn load(bundle: &Path, config: Option<&Path>) -> Result<Plan> {
     let bundle = files::canonical_directory(bundle).context(|| format!("chdir {}", bundle.display()))?;
     let file = config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf);
-    let bytes = read_config(&file).map_err(|error| match error.errno() {
+    let bytes = files::read_given(&file, MAX_CONFIG).map_err(|error| match error.errno() {
         Some(nix::errno::Errno::ENOENT) => {
             let name = file.file_name().unwrap_or_default().display().to_string();
             Error::new(format!("JSON specification file {name} not found"))
@@ -104,20 +102,6 @@ pub fn load(bundle: &Path, config: Option<&Path>) -> Result<Plan> {
     })?;
     let spec = parse(&bytes)?;
     Plan::new(bundle, spec)
-}
-
-/// Reads a JSON file that the caller names: a regular file of bounded size, never waiting for a FIFO (rule R23).
-pub fn read_config(path: &Path) -> Result<Vec<u8>> {
-    let fd = files::open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).context(|| format!("open {}", path.display()))?;
-    let stat = fstat(&fd).context(|| format!("stat {}", path.display()))?;
-    if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
-        return Err(Error::new(format!("{} is not a regular file", path.display())));
-    }
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
-    if size > MAX_CONFIG {
-        return Err(Error::new(format!("{} has {size} bytes; the limit is {MAX_CONFIG}", path.display())));
-    }
-    files::read(fd, size as usize, MAX_CONFIG as usize).context(|| format!("read {}", path.display()))
 }
 
 /// Parses a configuration.
@@ -182,21 +166,29 @@ fn add_user(process: &mut Value) -> bool {
     }
 }
 
-/// Drops the names that no kernel known to us has, each with a warning; whether there were any.
+/// Drops the names that no kernel known to us has, with a warning; whether there were any.
 fn remove_unknown_capabilities(sets: Option<&mut Value>) -> bool {
-    let mut removed = false;
+    let mut unknown = BTreeSet::new();
     for (_, set) in sets.and_then(Value::as_object_mut).into_iter().flatten() {
         let Some(names) = set.as_array_mut() else { continue };
-        names.retain(|name| {
-            let known = name.as_str().is_none_or(capabilities::is_known);
-            if !known {
-                log::warning(&format!("ignoring unknown capability {name}"));
-                removed = true;
+        names.retain(|name| match name.as_str().filter(|name| !capabilities::is_known(name)) {
+            Some(name) => {
+                unknown.insert(name.to_string());
+                false
             }
-            known
+            None => true,
         });
     }
-    removed
+    warn_of_unknown_capabilities(&unknown);
+    !unknown.is_empty()
+}
+
+/// In runc's words.
+pub fn warn_of_unknown_capabilities(names: &BTreeSet<String>) {
+    if !names.is_empty() {
+        let list = names.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+        log::warning(&format!("ignoring unknown or unavailable capabilities: [{list}]"));
+    }
 }
 
 impl Plan {

@@ -170,6 +170,18 @@ pub fn free_affinity(pid: Pid) {
     }
 }
 
+/// The CPU affinity of a process, as a number of one bit a CPU, for a line of the log.
+pub fn affinity_of(pid: Pid) -> String {
+    let Ok(cpus) = nix::sched::sched_getaffinity(pid) else {
+        return "unknown".to_string();
+    };
+    let is_set = |cpu: usize| cpus.is_set(cpu).unwrap_or(false);
+    let digit = |first: usize| (0..4).filter(|bit| is_set(first + bit)).fold(0, |digit, bit| digit | 1 << bit);
+    let digits: String =
+        (0..nix::sched::CpuSet::count()).step_by(4).rev().map(|cpu| format!("{:x}", digit(cpu))).collect();
+    format!("0x{}", digits.trim_start_matches('0'))
+}
+
 impl ContainerAttributes {
     /// Checks `linux.memoryPolicy` and `linux.personality`.
     pub fn new(linux: &Linux) -> Result<ContainerAttributes> {
@@ -409,6 +421,13 @@ mod tests {
         let mut process = json!({"scheduler": value});
         mend(&mut process);
         attributes(&serde_json::from_value(process["scheduler"].take()).unwrap())
+    }
+
+    #[test]
+    fn an_affinity_is_a_number() {
+        let text = affinity_of(Pid::this());
+        let mask = u128::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
+        assert!(text.starts_with("0x") && mask != 0, "{text}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct Filter {
     pub program: Vec<u8>,
 }
 
-const FLAG_TSYNC: u32 = 1;
+pub const FLAG_TSYNC: u32 = 1;
 const FLAG_LOG: u32 = 2;
 const FLAG_SPEC_ALLOW: u32 = 4;
 const FLAG_NEW_LISTENER: u32 = 8;

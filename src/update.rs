@@ -8,10 +8,9 @@ use crate::cli::UpdateArgs;
 use crate::error::{Context, Error, Result};
 use crate::state::{Container, Lock, Status};
 use crate::{files, json, log, rdt};
-use nix::fcntl::OFlag;
+use nix::poll::PollTimeout;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use std::num::IntErrorKind;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -68,27 +67,9 @@ fn read(file: &Path) -> Result<Resources> {
 
 /// The bytes of a JSON file that the caller names, or of stdin if it is called `-`; at most 4 MiB.
 pub fn read_json(file: &Path) -> Result<Vec<u8>> {
-    let what = || format!("read {}", file.display());
-    if file == Path::new("-") {
-        return read_to_end(std::io::stdin()).context(what);
-    }
-    // A FIFO without a writer must not hang us (rule R23).
-    let fd = files::open(file, OFlag::O_RDONLY | OFlag::O_NONBLOCK).context(|| format!("open {}", file.display()))?;
-    read_to_end(fd).context(what)
-}
-
-/// A pipe may return less than it was asked for before its end.
-fn read_to_end(fd: impl AsFd) -> nix::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    loop {
-        let part = files::read(&fd, 64 << 10, MAX_JSON)?;
-        if part.is_empty() {
-            return Ok(bytes);
-        }
-        bytes.extend(part);
-        if bytes.len() > MAX_JSON {
-            return Err(nix::errno::Errno::EFBIG);
-        }
+    match file == Path::new("-") {
+        true => files::read_pipe(std::io::stdin(), MAX_JSON, PollTimeout::NONE).context(|| "read stdin"),
+        false => files::read_given(file, MAX_JSON),
     }
 }
 

@@ -7,6 +7,7 @@ use super::sources::{Opened, Sources};
 use super::{Rootfs, Tree, copy_up};
 use crate::cgroups;
 use crate::error::{Context, Error, Result};
+use crate::log;
 use crate::plan;
 use crate::sys::mount_flags::{MOUNT_ATTR_IDMAP, MOUNT_ATTR_RDONLY};
 use crate::sys::{self, MountAttr};
@@ -74,6 +75,12 @@ impl Mount {
     pub fn new(index: usize, mount: &oci_spec::runtime::Mount, place: &Place<'_>) -> Result<Mount> {
         let bad = |field: &str, why: &str| Error::new(format!("{}/{index}{field}: {why}", place.whence));
         plan::check_path(mount.destination(), &format!("{}/{index}/destination", place.whence))?;
+        if mount.destination().is_relative() {
+            let relative = mount.destination().display();
+            log::warning(&format!(
+                "mount destination {relative} is not absolute, which is deprecated (config.md: mounts)"
+            ));
+        }
         let destination = destination(mount).map_err(|why| bad("/destination", why))?;
         let list = mount.options().as_deref().unwrap_or_default();
         let mut options = Options::parse(list).map_err(|why| bad("/options", &why))?;
@@ -385,7 +392,7 @@ impl Mount {
             Ok(target) => return Ok((target, true)),
             // A link would let the image choose where the kernel's files appear.
             Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) if self.is_kernels() => {
-                return Err(Error::from(errno).hint("the target must be a directory and no symlink"));
+                return Err(Error::from(errno).hint("it must be mounted on ordinary directory"));
             }
             Err(Errno::ENOENT) => self.make_target(root, path::kind_of(mount)?)?,
             Err(Errno::ELOOP) => path::open_or_make(root, &self.destination, || path::kind_of(mount))?,
