@@ -333,11 +333,7 @@ impl Exec<'_> {
         if waits {
             socket.send(&Message::Proceed)?;
         }
-        match socket.receive()? {
-            None => Ok(()),
-            Some(Message::Error(error)) => Err(error),
-            Some(other) => Err(Error::new(format!("the process sent {other:?}"))),
-        }
+        confirm(&socket)
     }
 
     /// Answers the child until it is ready.
@@ -372,6 +368,15 @@ impl Exec<'_> {
                 }
             }
         }
+    }
+}
+
+/// The end of the conversation means that execve has succeeded.
+fn confirm(socket: &Socket) -> Result<()> {
+    match socket.receive()? {
+        None => Ok(()),
+        Some(Message::Error(error)) => Err(error),
+        Some(other) => Err(Error::new(format!("the process sent {other:?}"))),
     }
 }
 

@@ -468,7 +468,9 @@ fn table_shape(text: &str) -> String {
                     time if is_long_time(time) => "a time",
                     other => other,
                 };
-                let column = if matches!(trimmed, "OWNER" | "root") { "last".to_owned() } else { at.to_string() };
+                // An odd number of blanks leaves one at the head of the cell.
+                let begins = at + cell.len() - cell.trim_start().len();
+                let column = if matches!(trimmed, "OWNER" | "root") { "last".to_owned() } else { begins.to_string() };
                 shape.push_str(&format!("[{column}: {masked}]"));
             }
             at += cell.len() + 2;
