@@ -75,13 +75,13 @@ impl Mount {
     pub fn new(index: usize, mount: &oci_spec::runtime::Mount, place: &Place<'_>) -> Result<Mount> {
         let bad = |field: &str, why: &str| Error::new(format!("{}/{index}{field}: {why}", place.whence));
         plan::check_path(mount.destination(), &format!("{}/{index}/destination", place.whence))?;
+        let destination = destination(mount).map_err(|why| bad("/destination", why))?;
         if mount.destination().is_relative() {
             let relative = mount.destination().display();
             log::warning(&format!(
                 "mount destination {relative} is not absolute, which is deprecated (config.md: mounts)"
             ));
         }
-        let destination = destination(mount).map_err(|why| bad("/destination", why))?;
         let list = mount.options().as_deref().unwrap_or_default();
         let mut options = Options::parse(list).map_err(|why| bad("/options", &why))?;
         let fstype = mount.typ().as_deref().unwrap_or_default();
