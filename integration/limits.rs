@@ -171,7 +171,14 @@ fn swap_beyond_the_limit_cannot_be_had(case: &Case) -> Outcome {
     // 32 MiB of memory and 32 of swap; without the second figure there may be more swap.
     let limits = |swap: i64| json!({"limit": 32 * MIB, "swap": swap * MIB});
     for (swap, expected) in [(32, &["24"][..]), (64, &["24", "56"]), (96, &["24", "56", "80"])] {
-        let sizes = printed(case, base(case)?.with("/linux/resources/memory", limits(swap)), &script)?;
+        // A kernel that cannot swap out as fast as it is asked for memory kills too early, so less is tried again.
+        let mut sizes = Vec::new();
+        for _ in 0..3 {
+            sizes = printed(case, base(case)?.with("/linux/resources/memory", limits(swap)), &script)?;
+            if sizes.len() >= expected.len() {
+                break;
+            }
+        }
         ensure!(sizes == expected, "with 32 MiB, with swap {swap} MiB: the payload got {sizes:?}");
     }
     Ok(())
