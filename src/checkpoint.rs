@@ -121,7 +121,8 @@ fn streams(init: Pid) -> Result<[String; 3]> {
     Ok(names)
 }
 
-fn leads_out(name: &str) -> bool {
+/// Whether this name of a stream is one of outside.
+pub fn leads_out(name: &str) -> bool {
     name.starts_with("file[") || name.starts_with("pipe:[")
 }
 

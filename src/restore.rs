@@ -8,7 +8,7 @@ mod verify;
 
 use crate::caller::Caller;
 use crate::cgroups::{self, Entrance, Layout, Manager, systemd};
-use crate::checkpoint::DESCRIPTORS;
+use crate::checkpoint::{DESCRIPTORS, leads_out};
 use crate::cli::{CreateArgs, RestoreArgs};
 use crate::create::{self, Mode};
 use crate::criu::{CgroupRoot, Criu, InheritFd, JoinNamespace, Kind, Notification, Options, Place, namespace_key};
@@ -359,9 +359,8 @@ fn inherited_streams(images: BorrowedFd<'_>) -> Result<Vec<InheritFd>> {
     let file = files::open_at(images, Path::new(DESCRIPTORS), flags, 0).context(|| "open").context(what)?;
     let bytes = files::read(file, 4095, 1 << 20).context(what)?;
     let targets: Vec<String> = serde_json::from_slice(&bytes).context(what)?;
-    let lead_out = |target: &str| target.starts_with("pipe:[") || target.starts_with("file[");
     let mut streams: Vec<InheritFd> = Vec::new();
-    for (key, fd) in targets.into_iter().zip(0..3).filter(|(target, _)| lead_out(target)) {
+    for (key, fd) in targets.into_iter().zip(0..3).filter(|(target, _)| leads_out(target)) {
         // CRIU wants each once; two streams that were one file still are.
         if streams.iter().all(|stream| stream.key != key) {
             streams.push(InheritFd { key, fd });

@@ -151,12 +151,11 @@ fn open_entrance(directory: &Directory, entrance: &mut Entrance) -> Result<()> {
 /// the one above them. So does one above that has none either: who made it has been killed or has failed, or is about to.
 fn fill_cpusets(directory: &Directory) -> Result<()> {
     let Some(top) = &directory.made_from else { return Ok(()) };
+    let (made, above): (Vec<&Path>, Vec<&Path>) = directory.path.ancestors().partition(|path| path.starts_with(top));
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let (made, above): (Vec<&Path>, Vec<&Path>) =
-            directory.path.ancestors().partition(|path| path.starts_with(top));
-        let mut empty = made;
+        let mut empty = made.clone();
         let mut value = String::new();
-        for path in above {
+        for path in &above {
             value = files::read_text(&path.join(file))?;
             if !value.trim().is_empty() {
                 break;

@@ -267,9 +267,14 @@ impl RootOptions {
         Ok(mounts.next().map(|mount| RootOptions { place: mount.place, options: mount.super_options }))
     }
 
+    /// Those that are not of the mount.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.options.split(',').filter(|option| !matches!(*option, "rw" | "ro"))
+    }
+
     /// Whether there are any.
     pub fn can_be_lost(&self) -> bool {
-        self.options.split(',').any(|option| !matches!(option, "rw" | "ro"))
+        self.names().next().is_some()
     }
 
     /// Sets them again if they have changed.
@@ -279,7 +284,7 @@ impl RootOptions {
         }
         let mount = files::open(&self.place, OFlag::O_PATH).context(|| format!("open {}", self.place.display()))?;
         let context = FsContext::pick(mount.as_fd()).context(|| "fspick")?;
-        for option in self.options.split(',').filter(|option| !matches!(*option, "rw" | "ro")) {
+        for option in self.names() {
             context.set_flag(&CString::new(option)?).context(|| format!("fsconfig({option})"))?;
         }
         context.reconfigure().context(|| "fsconfig(reconfigure)")
